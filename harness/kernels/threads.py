@@ -1,0 +1,31 @@
+"""Run pieces of work on a given number of threads, in this process."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Piece = TypeVar("Piece")
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
+    """Call `function` on each piece, on at most `threads` threads; the first error is raised."""
+    pieces = list(pieces)
+    if threads <= 1 or len(pieces) <= 1:
+        for piece in pieces:
+            function(piece)
+        return
+    with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
+        for _ in pool.map(function, pieces):
+            pass
