@@ -1,0 +1,302 @@
+"""Write a store: rows in order or shards in any order, published by one rename.
+
+All is written into a scratch folder beside the final name, each shard flushed to disk with a small
+record of its cells' library sizes and hashes, so that neither takes a second pass over the matrix
+and a writer that was killed can be continued. The manifest comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
+
+import numpy as np
+import zarr
+from scipy import sparse
+
+from harness import paths
+from harness.errors import DataError
+from harness.kernels.normalise import median_library_size
+from harness.spill import from_dense
+from harness.store import CHUNK_GENES, CHUNK_ROWS, FORMAT, open_store, shard_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from harness.store import Array, PairRange, Scale, Store
+
+Rows: TypeAlias = sparse.csr_matrix
+Compression: TypeAlias = Literal["auto", "lz4", "zstd", "none"]
+
+DIGEST_BYTES = 16
+
+
+@dataclass
+class StoreWriter:
+    """Writes a store beside its final name and publishes it by one rename in `finish`.
+
+    Rows come in store order through `append`, or whole shards in any order and from any thread
+    through `write_shard`. Leaving a ``with`` block without `finish` removes the scratch folder,
+    unless a caller who names `scratch` wants to continue later: then nothing but `discard` does.
+
+    Parameters
+    ----------
+    path
+        The store's final name; must not exist. An object-store URL is written locally, then sent.
+    obs, var
+        Annotation of cells in store order, and of genes. Every row that `obs` names must come.
+    ranges
+        The rows of each pair, as `ranges_of` returns them.
+    card
+        JSON-able; of it, the store reads gene_column, target_column and combination_separator.
+    compression
+        ``"auto"`` chooses by scale what was measured to be best for it: LZ4 of shuffled bits for
+        counts, Zstandard for log1p values. ``"none"`` is for what is read once and deleted.
+    scratch
+        A folder to continue in if an earlier writer of the same store left it.
+    """
+
+    path: str
+    _: KW_ONLY
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    ranges: Sequence[PairRange]
+    dtype: np.dtype[Any] | str
+    card: Mapping[str, Any]
+    scale: Scale
+    control_label: str
+    compression: Compression = "auto"
+    scratch: str | None = None
+    _pending: list[Array] = field(default_factory=list, init=False, repr=False)
+    _buffers: list[Array] = field(default_factory=list, init=False, repr=False)
+    _flushes: list[Future[None]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if paths.is_published(self.path, "zarr.json"):
+            raise DataError(f"{self.path} exists already. Remove it, or choose another name.")
+        self.dtype = np.dtype(self.dtype)
+        self.shape = (len(self.obs), len(self.var))
+        self.shard_rows = shard_rows(self.shape[1], self.dtype.itemsize)
+        self.n_shards = -(-self.shape[0] // self.shard_rows)
+        stops = [0, *(found.stop for found in self.ranges)]
+        if stops[-1] != self.shape[0] or any(
+            found.start != stop for found, stop in zip(self.ranges, stops, strict=False)
+        ):
+            raise ValueError("Ranges must cover all cells of obs, in order and without gaps.")
+        self._shard_shape = (min(self.shard_rows, self.shape[0]), self.shape[1])
+        self._folder = Path(self.scratch or _new_scratch(self.path))
+        self._next = 0
+        self._flusher = ThreadPoolExecutor(1)
+        self._matrix = self._prepare()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self.scratch is None:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written and not published."""
+        self._flusher.shutdown(cancel_futures=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _prepare(self) -> zarr.Array[Any]:
+        """Create the empty store, or reopen one that an earlier writer left whole."""
+        store, ready = self._folder / "store", self._folder / "rows"
+        if not ready.is_dir():
+            shutil.rmtree(store, ignore_errors=True)
+            self._create(store)
+            ready.mkdir()
+        for torn in store.rglob("*.partial"):  # a killed writer's; Zarr itself never reads them
+            torn.unlink()
+        # looking for tiles that are all zero takes longer than compressing them
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return zarr.open_array(store / "X", mode="r+", zarr_format=3)
+
+    def _compressor(self) -> Any:
+        from zarr.codecs import BloscCodec, ZstdCodec
+
+        chosen = self.compression
+        if chosen == "auto":
+            chosen = "lz4" if self.scale == "counts" else "zstd"
+        itemsize = np.dtype(self.dtype).itemsize
+        lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize)
+        return {"lz4": lz4, "zstd": ZstdCodec(level=1), "none": None}[chosen]
+
+    def _create(self, store: Path) -> None:
+        group = zarr.create_group(store, zarr_format=3)
+        group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        tile = (min(CHUNK_ROWS, max(1, self.shape[0])), min(CHUNK_GENES, max(1, self.shape[1])))
+        rows = min(self.shard_rows, -(-self.shape[0] // tile[0]) * tile[0]) or 1
+        matrix = group.create_array(
+            "X",
+            shape=self.shape,
+            dtype=self.dtype,
+            chunks=tile,
+            shards=(rows, max(1, -(-self.shape[1] // tile[1])) * tile[1]),
+            compressors=self._compressor(),
+            fill_value=0,
+        )
+        matrix.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        _write_elements(group, {"obs": self.obs, "var": self.var})
+
+    @property
+    def written(self) -> frozenset[int]:
+        """The shards that are on disk."""
+        return frozenset(int(file.stem) for file in (self._folder / "rows").glob("*.npz"))
+
+    def shard_slice(self, shard: int) -> slice:
+        """Return the rows that a shard holds."""
+        start = shard * self.shard_rows
+        return slice(start, min(start + self.shard_rows, self.shape[0]))
+
+    def append(self, rows: Array | Rows) -> None:
+        """Write the next rows in store order; held back until a shard is full."""
+        dense = np.asarray(rows.toarray() if sparse.issparse(rows) else rows)
+        dense = dense.astype(self.dtype, copy=False)
+        while len(dense):
+            if self._next == self.n_shards:
+                raise ValueError(f"More rows than the {self.shape[0]} that obs names.")
+            wanted = self.shard_slice(self._next)
+            missing = wanted.stop - wanted.start - sum(map(len, self._pending))
+            # copied: the caller may fill its array anew before the shard is full
+            self._pending.append(np.array(dense[:missing]))
+            dense = dense[missing:]
+            if len(self._pending[-1]) == missing:
+                block = self._pending[0] if len(self._pending) == 1 else np.vstack(self._pending)
+                self._pending.clear()
+                self.write_shard(self._next, block)
+                self._next += 1
+
+    def write_shard(self, shard: int, rows: Array | Rows | Iterable[Rows]) -> None:
+        """Write one whole shard, given at once or in blocks; `finish` waits for the disk."""
+        where = self.shard_slice(shard)
+        # a buffer that was used before: mapping 64 MB of fresh memory takes as long as filling it
+        buffer = self._buffers.pop() if self._buffers else np.empty(self._shard_shape, self.dtype)
+        dense, filled = buffer[: where.stop - where.start], 0
+        sizes, digests = [np.zeros(0)], []
+        for strip in _strips(rows):
+            if filled + strip.shape[0] > len(dense) or strip.shape[1] != self.shape[1]:
+                raise ValueError(f"{strip.shape} rows do not fit into shard {shard}: {where}.")
+            if filled % CHUNK_ROWS:
+                raise ValueError(f"Blocks of rows must be multiples of {CHUNK_ROWS}, but the last.")
+            part = dense[filled : filled + strip.shape[0]]
+            if isinstance(strip, np.ndarray):
+                part[:] = strip
+                entries = from_dense(part)
+            else:
+                entries = cast("Rows", strip.astype(self.dtype, copy=False))
+                entries.toarray(out=part)
+            if self.scale == "counts":
+                sizes.append(np.asarray(entries.sum(axis=1, dtype="f8")).ravel())
+            digests.append(_digest(entries))
+            filled += strip.shape[0]
+        if filled < len(dense):
+            raise ValueError(f"Shard {shard} holds {len(dense)} rows, but got {filled}.")
+        self._matrix[where] = dense
+        self._buffers.append(buffer)
+        kept = {"sizes": np.concatenate(sizes), "digests": np.concatenate(digests)}
+        # the disk works while the next shard is computed
+        self._flushes.append(self._flusher.submit(self._record, shard, kept))
+
+    def _record(self, shard: int, kept: dict[str, Any]) -> None:
+        """Note that a shard is safely on disk, with what is known of its rows."""
+        _flush(self._folder / "store" / "X" / "c" / str(shard) / "0")
+        scratch = self._folder / "rows" / f"{shard}.partial"
+        with scratch.open("wb") as record:
+            np.savez(record, **kept)
+            record.flush()
+            os.fsync(record.fileno())
+        scratch.rename(scratch.with_suffix(".npz"))
+
+    def finish(self) -> Store:
+        """Write the manifest, publish the store under its name and open it."""
+        for flush in self._flushes:
+            flush.result()
+        missing = sorted(set(range(self.n_shards)) - self.written)
+        if missing:
+            rows = sum(self.shard_slice(s).stop - self.shard_slice(s).start for s in missing)
+            raise ValueError(f"{rows} of {self.shape[0]} rows were not written (shards {missing}).")
+        records = [np.load(self._folder / "rows" / f"{s}.npz") for s in range(self.n_shards)]
+        sizes = np.concatenate([np.zeros(0), *(record["sizes"] for record in records)])
+        digests = b"".join(record["digests"].tobytes() for record in records)
+        store = self._folder / "store"
+        group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+        kept = {"library_sizes": sizes} if self.scale == "counts" else {}
+        _write_elements(group, {"uns": {"harness": kept} if kept else {}})
+        group.attrs["harness"] = self._manifest(sizes, digests)
+        for file in store.rglob("*"):
+            if file.is_file() and store / "X" / "c" not in file.parents:
+                _flush(file)
+        paths.publish(str(store), self.path, last="zarr.json")
+        self.discard()
+        return open_store(self.path)
+
+    def _manifest(self, sizes: Array, digests: bytes) -> dict[str, Any]:
+        column = self.card.get("gene_column")
+        genes = self.var.index if column is None else self.var[column]
+        labels = [list(found) for found in self.ranges]
+        described = [list(map(str, genes)), labels, self.scale, self.control_label]
+        content = hashlib.blake2b(digests, digest_size=DIGEST_BYTES)
+        content.update(json.dumps(described, ensure_ascii=True).encode())
+        return {
+            "format": FORMAT,
+            "card": dict(self.card),
+            "scale": self.scale,
+            "control_label": self.control_label,
+            "fingerprint": content.hexdigest(),
+            "library_size": median_library_size(sizes) if len(sizes) else None,
+            "ranges": labels,
+        }
+
+
+def _new_scratch(path: str) -> str:
+    return tempfile.mkdtemp() if paths.is_remote(path) else paths.scratch_name(path)
+
+
+def _write_elements(group: zarr.Group, elements: Mapping[str, Any]) -> None:
+    from anndata import settings
+    from anndata.io import write_elem
+
+    # named, since AnnData warns of a coming default otherwise; a column needs no shards
+    with settings.override(auto_shard_zarr_v3=False):
+        for name, element in elements.items():
+            write_elem(group, name, element)
+
+
+def _strips(rows: Array | Rows | Iterable[Rows]) -> Iterator[Array | Rows]:
+    """Cut rows into strips: the sparse or dense copy of one is small, and strips are hashed."""
+    for block in [rows] if isinstance(rows, np.ndarray | sparse.spmatrix) else rows:
+        for at in range(0, block.shape[0], CHUNK_ROWS):
+            yield block[at : at + CHUNK_ROWS]
+
+
+def _digest(strip: Rows) -> Array:
+    """Hash 256 cells: for each the number of non-zero genes, then these genes, then their values.
+
+    Strips are counted from the first cell of the store, so the fingerprint made of their hashes
+    depends on no shard's size, on no order of writing and on no codec.
+    """
+    digest = hashlib.blake2b(np.diff(strip.indptr).astype("<u4").data, digest_size=DIGEST_BYTES)
+    columns = strip.indices.astype("<u2" if strip.shape[1] <= 2**16 else "<u4")
+    digest.update(columns.data)
+    digest.update(strip.data.astype(strip.dtype.newbyteorder("<"), copy=False).data)
+    return np.frombuffer(digest.digest(), dtype="u1")
+
+
+def _flush(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
