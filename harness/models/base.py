@@ -1,0 +1,171 @@
+"""What a model is, and how it is found by its name.
+
+A model is any class with `fit` and `predict`. It keeps its parameters in `__init__` and does
+nothing else there; `fit` forgets an earlier fit; the same seed gives the same predictions. What it
+learned ends in an underscore. `harness.testing.check_model` tests all of it.
+
+::
+
+    @register("my-model")
+    class MyModel:
+        def __init__(self, *, strength: float = 1.0) -> None:
+            self.strength = strength
+
+        def fit(self, train: TrainView) -> Self:
+            self.train_ = train
+            return self
+
+        def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+            for query in queries:
+                yield Prediction(query, profile=self.train_.control_pseudobulk(query.context))
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib import import_module
+from importlib.metadata import entry_points
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+
+from harness.errors import ModelError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from harness.tasks import Prediction, Query, TrainView
+
+CellStep = Literal["shift-controls", "tile-profile"]
+"""How a predicted profile becomes cells; see `harness.models.cells`."""
+
+GROUP = "harness.models"
+"""The entry point group by which other packages offer models."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Learns from training pairs, then predicts cells or a profile for each query.
+
+    A model that answers a query by something weaker than what it stands for, since it cannot do
+    better, says so in `notes_`, a list of sentences that `predict` begins anew.
+    """
+
+    def fit(self, train: TrainView) -> Self:
+        """Learn from what the view shows, and forget an earlier fit."""
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield one prediction for each query, in the order of the queries."""
+
+
+M = TypeVar("M", bound=type[Model])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the registry knows of a model.
+
+    `ceiling` marks a model that is fitted to one half of the truth. `cells` is the step that its
+    profiles take where a job does not say; None for a model that predicts cells itself.
+    """
+
+    name: str
+    model: type[Model]
+    ceiling: bool
+    cells: CellStep | None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the model's docstring."""
+        return (self.model.__doc__ or "").strip().partition("\n")[0]
+
+
+_MODELS: dict[str, ModelInfo] = {}
+
+
+def register(
+    name: str, *, ceiling: bool = False, cells: CellStep | None = "shift-controls"
+) -> Callable[[M], M]:
+    """Return a decorator that makes a class known under a name."""
+
+    def add(model: M) -> M:
+        known = _MODELS.get(name)
+        if known and known.model.__qualname__ != model.__qualname__:
+            msg = f"model {name!r} is registered already, by {known.model.__qualname__}"
+            raise ValueError(msg)
+        _MODELS[name] = ModelInfo(name, model, ceiling, cells)
+        return model
+
+    return add
+
+
+def registered() -> dict[str, ModelInfo]:
+    """Return every model by its name: those of this package, then those of entry points."""
+    package = import_module("harness.models")
+    for module in pkgutil.iter_modules(package.__path__, "harness.models."):
+        import_module(module.name)
+    for entry in entry_points(group=GROUP):
+        try:
+            loaded = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ModelError(
+                f"Model {entry.name!r} cannot be loaded from {entry.value!r}: {error}. Repair or "
+                "uninstall the package that offers it."
+            ) from error
+        if entry.name not in _MODELS:
+            register(entry.name)(loaded)
+    return dict(sorted(_MODELS.items()))
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what is known of a model; `UnknownNameError` with a near match where nothing is."""
+    models = registered()
+    if name not in models:
+        raise UnknownNameError("model", name, tuple(models))
+    return models[name]
+
+
+def model_class(name: str) -> type[Model]:
+    """Return the class that is registered under a name."""
+    return model_info(name).model
+
+
+def parameters_of(name: str) -> dict[str, Parameter]:
+    """Return the parameters that a job may set for a model, with types and defaults.
+
+    Among them `cells` for a model that predicts profiles, and `seed`, which jobs set by `seeds`,
+    for one that draws.
+    """
+    info = model_info(name)
+    parameters = dict(signature(info.model, eval_str=True).parameters)
+    if info.cells is not None:
+        kind = Parameter.KEYWORD_ONLY
+        parameters["cells"] = Parameter("cells", kind, default=info.cells, annotation=CellStep)
+    return parameters
+
+
+def make_model(name: str, parameters: Mapping[str, Any] | None = None, seed: int = 0) -> Model:
+    """Return a model with its parameters set; it gets the seed if it takes one."""
+    known = signature(model_class(name)).parameters
+    given = dict(parameters or {})
+    for key in given:
+        if key not in known:
+            raise UnknownNameError(f"parameter of {name}", key, tuple(known))
+    if "seed" in known:
+        given.setdefault("seed", seed)
+    return model_class(name)(**given)
+
+
+def notes(model: Model) -> tuple[str, ...]:
+    """Return what the model said of its last predictions."""
+    return tuple(getattr(model, "notes_", ()))
+
+
+def query_rng(seed: int, query: Query, purpose: str = "") -> np.random.Generator:
+    """Return the generator of one query, so that predictions do not depend on their order."""
+    names = "\0".join([purpose, str(seed), query.perturbation, query.context])
+    digest = blake2b(names.encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest))

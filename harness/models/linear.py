@@ -1,0 +1,97 @@
+"""The linear model that trained networks have to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from harness.models.base import register
+from harness.models.effects import MeanEffects
+from harness.tasks import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks import Query, TrainView
+
+
+@register("linear")
+class Linear:
+    """Predicts effects as ``G W Pᵀ + b``, where a perturbation is known by its target gene.
+
+    Ahlmann-Eltze, Huber and Anders, Nature Methods 2025. With Y (n_genes, n_pairs) the training
+    effects on the log1p scale:
+
+    - G (n_genes, rank): the genes' scores on the first principal components of the training
+      pseudobulks, genes as observations;
+    - P (n_pairs, rank): the row of G of the pair's target gene, summed over the targets of a
+      combination;
+    - b (n_genes,): the mean effect of the context, so that it is perturbation-mean where W is 0;
+    - ``W = (GᵀG + λI)⁻¹ Gᵀ (Y − b) P (PᵀP + λI)⁻¹`` with λ = `ridge`.
+
+    One W serves all contexts. A query whose target is no gene of the screen gets the mean effect,
+    and a note; so does a rank above what the training pairs can span, which is lowered to that.
+    """
+
+    def __init__(self, *, rank: int = 10, ridge: float = 0.1) -> None:
+        self.rank = rank
+        self.ridge = ridge
+
+    def fit(self, train: TrainView) -> Self:
+        """Solve for W in closed form."""
+        self.train_ = train
+        self.means_ = MeanEffects(train)
+        self.rows_ = {gene: row for row, gene in enumerate(train.genes)}
+        bulks = np.array([train.pseudobulk(*pair) for pair in train.pairs]).T
+        self.embedding_ = _principal_scores(bulks, self.rank)
+        pairs = [pair for pair in train.pairs if train.targets(pair.perturbation)]
+        k = self.embedding_.shape[1]
+        self.weights_ = np.zeros((k, k))
+        if pairs and k:
+            residuals = np.array([train.effect(*p) - self.means_.of(p.context) for p in pairs]).T
+            P = np.array([self._features(train.targets(pair.perturbation)) for pair in pairs])
+            self.weights_ = self._solve(residuals, P)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the profile of each query."""
+        self.notes_ = []
+        if self.embedding_.shape[1] < self.rank:
+            self.notes_.append(f"rank {self.rank} was lowered to {self.embedding_.shape[1]}")
+        for query in queries:
+            effect = self.means_.of(query.context)
+            if query.targets:
+                effect = effect + self.embedding_ @ (self.weights_ @ self._features(query.targets))
+            else:
+                self.notes_.append(
+                    f"{query.perturbation} in {query.context}: its target is no gene of the "
+                    "screen, the mean effect is used"
+                )
+            control = self.train_.control_pseudobulk(query.context)
+            yield Prediction(query, profile=control + effect)
+
+    def _features(self, targets: Sequence[str]) -> np.ndarray:
+        """Return the row of P for a set of target genes: (rank,)."""
+        features: np.ndarray = self.embedding_[[self.rows_[gene] for gene in targets]].sum(axis=0)
+        return features
+
+    def _solve(self, Y: np.ndarray, P: np.ndarray) -> np.ndarray:
+        G = self.embedding_
+        penalty = self.ridge * np.eye(G.shape[1])
+        left = np.linalg.solve(G.T @ G + penalty, G.T @ Y @ P)
+        return np.linalg.solve(P.T @ P + penalty, left.T).T
+
+
+def _principal_scores(bulks: np.ndarray, rank: int) -> np.ndarray:
+    """Return the genes' scores on the leading principal components: (n_genes, <= rank).
+
+    Components without variance are left out. By the eigenvectors of the small (n_pairs, n_pairs)
+    matrix, since genes outnumber pairs many times.
+    """
+    centred = bulks - bulks.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    kept = np.flatnonzero(values > values.max(initial=0.0) * 1e-10)[::-1][:rank]
+    scores: np.ndarray = centred @ vectors[:, kept]
+    return scores
