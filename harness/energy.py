@@ -1,0 +1,97 @@
+"""Energy distance of every pair's cells to the controls of their context.
+
+It needs whole cells, many times over, where everything else needs genes, once. A matrix in memory
+gives them as it is; other cells are first copied, gene by gene, into a scratch file by rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from harness.kernels.energy import energy_distance, mean_distance
+from harness.kernels.normalise import log1p_normalise, median_library_size
+from harness.reference import block_width, grouped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.cells import Cells
+
+
+def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> np.ndarray:
+    """Return the energy distance of each group to its control; NaN for controls.
+
+    Parameters
+    ----------
+    cells
+        One side, its values checked before by `harness.reference.measure`.
+    name
+        What errors call this side.
+    threads, memory
+        How many threads multiply matrices; how much memory a block of genes may take.
+
+    Returns
+    -------
+    (n_groups,) in the order of the groups of `Statistics`.
+    """
+    _, groups = grouped(cells, name)
+    found = np.full(groups.n_groups, np.nan)
+    with tempfile.TemporaryFile() as scratch, threadpool_limits(threads):
+        take = row_reader(cells, scratch, memory)
+        for members in groups.segments.members:
+            control = np.flatnonzero(groups.codes == members[0])
+            centre = _mean(take, control)
+            controls = _part(take, control, centre, memory)
+            spread = mean_distance(controls, len(control))
+            for group in members[1:]:
+                rows = np.flatnonzero(groups.codes == group)
+                part = _part(take, rows, centre, memory)
+                across = mean_distance(part, len(rows), controls, len(control))
+                within = mean_distance(part, len(rows))
+                found[group] = energy_distance(across, within, spread)
+    return found
+
+
+def _mean(take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Mean of some cells, float32: only to centre by."""
+    total: Any = 0.0
+    for start in range(0, len(rows), 1024):
+        total = total + take(rows[start : start + 1024]).sum(axis=0, dtype=np.float64)
+    mean: np.ndarray = (total / len(rows)).astype(np.float32)
+    return mean
+
+
+def _part(
+    take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, centre: np.ndarray, memory: int
+) -> Callable[[int, int], np.ndarray]:
+    """Return a function from a range to centred cells; kept dense where that fits the memory."""
+    if 4 * len(rows) * len(centre) <= memory:
+        kept = take(rows) - centre
+        return lambda start, stop: kept[start:stop]
+    return lambda start, stop: take(rows[start:stop]) - centre
+
+
+def row_reader(cells: Cells, scratch: Any, memory: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from row numbers to log1p cells, (n, n_genes) float32."""
+    sizes = cells.library_sizes() if cells.scale == "counts" else None
+    target = 0.0 if sizes is None else median_library_size(sizes)
+
+    def logged(block: Any, rows: Any) -> np.ndarray:
+        dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
+        if sizes is not None and target:
+            dense = log1p_normalise(dense, sizes[rows], target)
+        return dense.astype(np.float32, copy=False)
+
+    if hasattr(cells, "take"):
+        return lambda rows: logged(cells.take(rows), rows)
+    shape = (cells.n_cells, len(cells.genes))
+    copied = np.memmap(scratch, np.float32, "w+", shape=shape)
+    width = block_width(*shape, memory)
+    for start in range(0, shape[1], width):
+        stop = min(start + width, shape[1])
+        copied[:, start:stop] = logged(cells.gene_block(start, stop), slice(None))
+    return lambda rows: np.asarray(copied[rows])

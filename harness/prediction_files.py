@@ -1,0 +1,173 @@
+"""The trials of a job that scores predictions made elsewhere: one for each file.
+
+A file's trial is known by what is in it, not by where it lies: moving it scores nothing anew, and
+writing it anew does. A name says model, seed and setting where the job gives a pattern, such as
+``{model}_rank{rank}_seed{seed}.h5ad``; a file that does not fit is an error, since a row that is
+missing from a table is not seen.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import paths
+from harness.errors import DataError, JobError, listed, near_match
+from harness.identity import remembered_digest
+from harness.kernels.threads import available_threads
+from harness.predictions import is_store
+from harness.score import SUFFIXES
+from harness.specs import TrialSpec, canonical, frozen_parameters
+from harness.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.preparation import Prepared
+    from harness.specs import ScoringJob
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def trials_of_files(
+    job: ScoringJob, prepared: Mapping[str, Prepared]
+) -> tuple[dict[TrialSpec, str], dict[str, str]]:
+    """Return each trial with its file, and the truth of each dataset that they name.
+
+    Parameters
+    ----------
+    prepared
+        The dataset whose held-out cells are the truth, where they are.
+
+    Raises
+    ------
+    JobError
+        There is no truth or no file, a name does not fit the pattern, or two files are one trial.
+    """
+    common, truth = _common(job, prepared)
+    reading = job.reading.model_dump(mode="json")
+    found: dict[TrialSpec, str] = {}
+    for file in prediction_files(job.files):
+        named = named_by(file, job.pattern)
+        said = canonical({"content": content_of(file), "reading": reading})
+        trial = TrialSpec(**common, **named, prediction=said)
+        if trial in found:
+            raise JobError(
+                f"predictions: {found[trial]} and {file} hold the same, and are both of "
+                f"{trial.model} with seed {trial.seed}. Remove one, or let the pattern part them."
+            )
+        found[trial] = file
+    return found, {common["dataset"]: truth}
+
+
+def _common(job: ScoringJob, prepared: Mapping[str, Prepared]) -> tuple[dict[str, Any], str]:
+    """Return what all trials have of the truth, and where that is."""
+    held: dict[str, Any] = {"cells": None, "controls": job.score.controls}
+    if isinstance(job.truth, str):
+        if not paths.exists(job.truth):
+            raise JobError(f"truth: there is no {job.truth}. Found nothing at that path.")
+        held |= {"dataset": _called(job.truth), "dataset_version": 1, "split": ""}
+        held |= {"fingerprint": content_of(job.truth), "split_spec": "", "fold": 0}
+        return held, job.truth
+    side = job.truth
+    screen = prepared[side.dataset].screen
+    if side.split not in screen.splits:
+        hint = near_match(side.split, tuple(screen.splits))
+        raise JobError(f"truth.split: {side.dataset} has no split {side.split!r}. {hint}")
+    choice = screen.splits[side.split]
+    if side.fold >= choice.n_folds:
+        raise JobError(f"truth.fold: found {side.fold}, but there are {choice.n_folds}, from 0.")
+    held |= {"dataset": side.dataset, "dataset_version": screen.version, "split": side.split}
+    held |= {"fingerprint": screen.fingerprint, "split_spec": choice.spec, "fold": side.fold}
+    return held | {"side": side.side}, prepared[side.dataset].store
+
+
+def prediction_files(wanted: Sequence[str]) -> list[str]:
+    """Return the files that folders, globs and paths mean, sorted, each once."""
+    found: dict[str, None] = {}
+    for one in wanted:
+        files = _files(one)
+        if not files:
+            raise JobError(
+                f"predictions: nothing is at {one}. Expected files or folders ending in "
+                f"{', '.join(sorted(SUFFIXES))}."
+            )
+        found |= dict.fromkeys(files)
+    return sorted(found)
+
+
+def _files(wanted: str) -> list[str]:
+    folder = Path(wanted)
+    if folder.suffix in SUFFIXES and folder.exists():
+        return [wanted]
+    if folder.is_dir():
+        inside = (path for path in folder.iterdir() if not path.name.startswith("."))
+        return [str(path) for path in inside if path.suffix in SUFFIXES]
+    return [path for path in glob.glob(wanted, recursive=True) if Path(path).suffix in SUFFIXES]  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+
+def named_by(file: str, pattern: str | None) -> dict[str, Any]:
+    """Return what a file's name says: model, seed, and the other fields as parameters.
+
+    Parameters
+    ----------
+    file
+        As many of its last folders are read as the pattern has.
+    pattern
+        With ``{model}``, perhaps ``{seed}``, and any other names. None: the name without its
+        suffix is the model.
+    """
+    if pattern is None:
+        return {"model": _called(file), "seed": 0, "parameters": ()}
+    name = "/".join(Path(file).parts[-1 - pattern.count("/") :])
+    match = _compiled(pattern).fullmatch(name)
+    if match is None:
+        raise JobError(
+            f"pattern: {name!r} does not fit {pattern!r}. Correct the pattern, or name fewer "
+            "files under predictions."
+        )
+    fields = match.groupdict()
+    model, seed = fields.pop("model"), int(fields.pop("seed", None) or 0)
+    parameters = {field: _value(text) for field, text in fields.items()}
+    return {"model": model, "seed": seed, "parameters": frozen_parameters(parameters)}
+
+
+def _called(path: str) -> str:
+    named = Path(path.rstrip("/"))
+    return named.stem if named.suffix in SUFFIXES else named.name
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    fields = _FIELD.findall(pattern)
+    wrong = [field for field in fields if not field.isidentifier() or fields.count(field) > 1]
+    if wrong or "model" not in fields:
+        raise JobError(
+            f"pattern: found {pattern!r}, expected {{model}} and, each once, other names in braces "
+            f"such as {{seed}}. {f'Wrong: {listed(wrong[:1])}.' if wrong else ''}".rstrip()
+        )
+    parts = _FIELD.split(pattern)  # text and fields by turns
+    texts = [
+        f"(?P<{part}>{'[0-9]+' if part == 'seed' else '[^/]+?'})" if at % 2 else re.escape(part)
+        for at, part in enumerate(parts)
+    ]
+    return re.compile("".join(texts))
+
+
+def _value(text: str) -> str | int | float:
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def content_of(path: str) -> str:
+    """Return a digest of what a file holds; a file that did not change is not read again."""
+    if is_store(path):
+        return open_store(path).fingerprint
+    if paths.is_remote(path):
+        raise DataError(f"{path}: is on an object store. Copy it here to score it in a job.")
+    return remembered_digest(Path(path), available_threads(), str(paths.cache_folder()))

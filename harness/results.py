@@ -1,0 +1,400 @@
+"""Score rows as Parquet, one file per trial; trials and scores read back as tables and as a cube.
+
+A run is read from its files alone: a trial counts when its manifest exists, whatever else lies in
+its folder, and one file per trial means that no two writers ever share one (a common Zarr cube lost
+28 of 1,000 trials without an error when we tried). Texts are dictionary-encoded from the file to
+the frame, so that ten million rows take 200 MB rather than several GB.
+
+Reading 10,000 trials opens as many files (7 to 19 s); ten million rows peak at 2 GB while read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import fields
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from harness import paths
+from harness.cube import make_cube
+from harness.errors import DataError, listed
+from harness.specs import TrialSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    Runs = str | PathLike[str] | Iterable[str | PathLike[str]]
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        ("trial", _TEXT),
+        ("suite", _TEXT),
+        ("metric", _TEXT),
+        ("version", pa.int32()),
+        ("context", _TEXT),
+        ("perturbation", _TEXT),
+        ("value", pa.float64()),
+        ("reason", _TEXT),
+    ]
+)
+"""What a file of scores holds: one row per trial, suite, metric and pair."""
+
+NOT_FACTORS = ("dataset_version", "fingerprint", "split_spec", "side", "prediction")
+"""What a trial's specification says that is no choice of the job; results never mix them."""
+
+VARIED = ("param.", "data.")
+"""How the columns of a trial's parameters and of its data factors begin."""
+
+STATES = ("done", "failed", "missing")
+"""A trial with a manifest; one without that left a failure; one that was planned or begun."""
+
+_COMMON = ("trial", "run", "state", "planned", *(field.name for field in fields(TrialSpec)))
+_KEY = ["trial", "suite", "metric", "context", "perturbation"]
+_AT_ONCE = 1024  # files of scores fetched and then parsed: what is held of them twice
+
+
+# --- score files --------------------------------------------------------------------------------
+
+
+def write_scores(path: str, frame: pd.DataFrame) -> None:
+    """Write score rows whole: a reader sees the old file, the new one or none.
+
+    Parameters
+    ----------
+    path
+        ``RUN/results/TRIAL.parquet``, a local path or a URL.
+    frame
+        The columns of `SCHEMA`. ``value`` may be NaN, with its reason; ``reason`` is empty where
+        the value is defined. A pair that a metric scored twice is refused.
+    """
+    absent = [name for name in SCHEMA.names if name not in frame]
+    if absent:
+        raise ValueError(
+            f"{path}: scores lack the columns {listed(absent)}. Found {listed(frame.columns)}."
+        )
+    twice = frame.duplicated(_KEY)
+    if twice.any():
+        first = ", ".join(str(value) for value in frame.loc[twice, _KEY].iloc[0])
+        raise ValueError(
+            f"{path}: {int(twice.sum())} scores are given twice, the first for {first}. "
+            "Expected one row per trial, suite, metric and pair."
+        )
+    columns = frame[SCHEMA.names].assign(reason=frame["reason"].fillna(""))
+    table = pa.Table.from_pandas(columns, schema=SCHEMA, preserve_index=False)
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
+    paths.write_atomic(path, buffer.getvalue())
+
+
+def read_scores(runs: Runs) -> pd.DataFrame:
+    """Return the score rows of all complete trials; texts are categories in sorted order.
+
+    A trial that several runs hold is read from the first that completed it.
+    """
+    trials = pd.DataFrame(
+        [
+            {"run": run, "trial": name, "state": "done"}
+            for run in _several(runs)
+            for name in paths.find(paths.join(run, "trials"), "manifest.json")
+        ]
+    )
+    return _read_done(trials) if len(trials) else _to_frame(SCHEMA.empty_table())
+
+
+def _read_done(trials: pd.DataFrame) -> pd.DataFrame:
+    done = trials[trials["state"] == "done"].drop_duplicates("trial")
+    tables = [SCHEMA.empty_table()]
+    for run, part in done.groupby("run", sort=True):
+        folder = paths.join(str(run), "results")
+        present = set(paths.list_names(folder))
+        files = [f"{name}.parquet" for name in sorted(part["trial"])]
+        tables.append(_read_files(folder, [file for file in files if file in present]))
+    return _to_frame(pa.concat_tables(tables))
+
+
+def _read_files(folder: str, names: list[str]) -> pa.Table:
+    try:
+        if paths.is_remote(folder):
+            return _fetched([paths.join(folder, name) for name in names])
+        root = Path(folder.removeprefix("file://"))
+        files = [str(root / name) for name in names]
+        return ds.dataset(files, schema=SCHEMA, format="parquet").to_table()
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"{folder}: a file of scores cannot be read: {error} Expected what the harness wrote. "
+            "Remove that file and its trial's folder, and run the job again."
+        ) from error
+
+
+def _fetched(files: list[str]) -> pa.Table:
+    """Read files of an object store: by one request each, where Arrow would take four."""
+    tables = [SCHEMA.empty_table()]
+    for at in range(0, len(files), _AT_ONCE):
+        found = paths.read_each(files[at : at + _AT_ONCE])
+        parts = [pq.read_table(pa.BufferReader(part), schema=SCHEMA) for part in found if part]
+        tables.append(pa.concat_tables(parts).unify_dictionaries())
+    return pa.concat_tables(tables)
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.unify_dictionaries().to_pandas(split_blocks=True)
+    for name in frame.columns[frame.dtypes == "category"]:
+        # The order of categories is that of the files; sorted, it depends on the content alone.
+        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
+    return frame
+
+
+# --- trials -------------------------------------------------------------------------------------
+
+
+def read_trials(runs: Runs) -> pd.DataFrame:
+    """Return one row per trial of the runs: its factors, what became of it, what it took.
+
+    Columns: ``trial``, ``run``, ``state`` (see `STATES`), ``planned`` (whether the run's job has it
+    now); those of the specification, parameters as ``param.NAME`` (None for a model without it); of
+    the manifest and of the failure each plain value, nested ones with dots (``seconds.fit``), None
+    where nothing is said. A trial of the job that left no files is missing. One that several runs
+    hold stands once, done if any of them completed it.
+    """
+    rows: list[dict[str, Any]] = []
+    for run in _several(runs):
+        planned = read_run(run).get("trials", {})
+        read = _read_trials(run, planned)
+        rows += [{**row, "planned": row["trial"] in planned or not planned} for row in read]
+    return _trial_frame(rows)
+
+
+def read_run(run: str) -> dict[str, Any]:
+    """Return what a run says of itself: ``job`` as declared, ``trials`` by id. May be empty."""
+    path = paths.join(run, "run.json")
+    return _parsed([path], paths.read_each([path])).get(path, {})
+
+
+def _read_trials(run: str, planned: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each trial; nothing is asked of those that never began."""
+    begun = paths.list_names(paths.join(run, "trials"))
+    others = [name for name in begun if name not in planned]
+    specs = {**planned, **_read_each(run, others, "spec.json")}
+    manifests = _read_each(run, begun, "manifest.json")
+    failures = _read_each(run, [name for name in begun if name not in manifests], "failure.json")
+    for name in sorted({*begun, *planned}):
+        spec, said = specs.get(name), manifests.get(name) or failures.get(name) or {}
+        if not spec:  # an attempt that ended before it wrote anything says nothing
+            continue
+        state = "done" if name in manifests else "failed" if name in failures else "missing"
+        row = {"trial": name, "run": run, "state": state, **flat_factors(spec)}
+        said = {key: value for key, value in _flat(said) if not key.startswith("scored.")}
+        yield {**said, **row} if said.keys() & row.keys() else {**row, **said}
+
+
+def _read_each(run: str, trials: Sequence[str], name: str) -> dict[str, dict[str, Any]]:
+    """Return a JSON file of each of several trials, where it is there."""
+    files = [paths.join(run, "trials", trial, name) for trial in trials]
+    found = _parsed(files, paths.read_each(files))
+    return {trial: found[file] for trial, file in zip(trials, files, strict=True) if file in found}
+
+
+def _trial_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row per trial, in the best of its states; factors stand first."""
+    unique: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["trial"], STATES.index(row["state"]))):
+        kept = unique.setdefault(row["trial"], row)
+        kept["planned"] |= row["planned"]  # of several runs, one that wants it is enough
+    names = dict.fromkeys(_COMMON[:4])
+    names |= dict.fromkeys(name for row in unique.values() for name in row)
+    ordered = sorted(names, key=_section)  # stable: within a section as first seen
+    return pd.DataFrame(
+        {name: _column([row.get(name) for row in unique.values()]) for name in ordered},
+        columns=ordered,
+    )
+
+
+def flat_factors(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification with parameters as ``param.NAME``, data factors as ``data.NAME``.
+
+    Lists become JSON text.
+    """
+    named = {key: value for key, value in spec.items() if key not in ("parameters", "data")}
+    named |= {f"param.{key}": value for key, value in dict(spec.get("parameters", {})).items()}
+    named |= {f"data.{key}": value for key, value in dict(spec.get("data", {})).items()}
+    return {key: _plain(value) for key, value in named.items()}
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is None or isinstance(value, str | int | float):
+            yield prefix + key, value
+
+
+def _section(name: str) -> int:
+    """Return where a column stands: parameters after what all models have, then the rest."""
+    if name in _COMMON:
+        return _COMMON.index(name)
+    return len(_COMMON) + (not name.startswith(VARIED))
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    """Return a column of its own type; pandas would make floats of whole numbers beside None."""
+    if any(value is None for value in values):
+        return pd.Series(values, dtype=object)
+    return pd.Series(values).infer_objects()
+
+
+def _parsed(files: Sequence[str], texts: Sequence[bytes | None]) -> dict[str, dict[str, Any]]:
+    """Return the JSON objects of files, by name; what is not there is left out."""
+    parsed = {}
+    for file, text in zip(files, texts, strict=True):
+        try:
+            if text is not None:
+                parsed[file] = dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{file}: not JSON: {error}. Expected what the harness wrote. Remove the folder it "
+                "stands in, and run the job again."
+            ) from error
+    return parsed
+
+
+def _several(runs: Runs) -> tuple[str, ...]:
+    several = [runs] if isinstance(runs, str | PathLike) else runs
+    return tuple(dict.fromkeys(str(run) for run in several))
+
+
+# --- the results of runs ------------------------------------------------------------------------
+
+
+class Results:
+    """The trials and scores of one or several runs; refuses to mix what cannot be compared.
+
+    Parameters
+    ----------
+    runs
+        A run folder or several: local paths or URLs. Trials of several runs are joined when the
+        datasets and splits of one name are the same, and the metrics' versions too. Trials that a
+        run's job no longer has are left out, `n_unplanned` of them: they are of a model that was
+        taken out again, or of a dataset that was made anew.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = _several(runs)
+        trials = read_trials(self.runs)
+        trials = trials[trials["side"].isna()] if "side" in trials else trials  # no search's own
+        planned = trials["planned"].astype(bool)
+        self.n_unplanned = int((~planned).sum())
+        self._hold(trials[planned].reset_index(drop=True))
+
+    def _hold(self, trials: pd.DataFrame) -> None:
+        self.trials = trials
+        done = trials[trials["state"] == "done"]
+        for key, fixed in (("dataset", NOT_FACTORS[:2]), ("split", NOT_FACTORS[2:4])):
+            names = ["dataset"] if key == "dataset" else ["dataset", "split"]
+            for column in fixed:
+                if column in done:
+                    _refuse_mixture(done, names, column)
+
+    @classmethod
+    def of(cls, scores: pd.DataFrame, trials: pd.DataFrame) -> Results:
+        """Return results from frames as `read_scores` and `read_trials` give them.
+
+        Of `trials` only ``trial`` and ``model`` are needed: a missing factor is the same for all.
+        """
+        results = cls.__new__(cls)
+        results.runs, results.n_unplanned = (), 0
+        defaults: dict[str, Any] = {
+            "state": "done",
+            "dataset": "",
+            "split": "",
+            "fold": 0,
+            "seed": 0,
+        }
+        absent = {name: value for name, value in defaults.items() if name not in trials}
+        known = trials.astype(object).where(trials.notna(), None)
+        columns = {str(name): _column(known[name].tolist()) for name in known}
+        results._hold(pd.DataFrame(columns).assign(**absent))
+        table = pa.Table.from_pandas(scores[SCHEMA.names], schema=SCHEMA, preserve_index=False)
+        results.__dict__["rows"] = _checked(_to_frame(table))
+        return results
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The score rows of complete trials, without the trials' factors."""
+        return _checked(_read_done(self.trials))
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The columns of `trials` that a job chooses, parameters and data factors by prefix."""
+        known = {field.name for field in fields(TrialSpec)} - {*NOT_FACTORS}
+        names = (str(name) for name in self.trials)
+        return tuple(name for name in names if name in known or name.startswith(VARIED))
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The score rows joined with their trials' factors, texts as categories."""
+        rows = self.rows
+        place = places(rows["trial"], self.trials["trial"])
+        joined = {}
+        for name in self.factors:
+            codes, values = pd.factorize(self.trials[name])
+            joined[name] = pd.Categorical.from_codes(codes[place], categories=values)
+        return pd.concat([rows, pd.DataFrame(joined, index=rows.index)], axis=1)
+
+    @cached_property
+    def score_options(self) -> dict[str, Any]:
+        """What the runs' jobs say of scoring (baseline, floors); only what they agree on."""
+        said = [read_run(run).get("job", {}).get("score", {}) for run in self.runs]
+        agreed = {k: v for k, v in (said[0] if said else {}).items() if v is not None}
+        return {k: v for k, v in agreed.items() if all(other.get(k) == v for other in said)}
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the scores as a cube with the trials' factors as coordinates.
+
+        ``score`` (trial, perturbation, metric) is NaN where undefined and where a trial did not
+        score a pair; ``reason`` tells them apart: −1 not scored, 0 defined, else a place in its
+        attribute ``reasons``. With several contexts the perturbation's label is the pair,
+        ``perturbation|context``; the coordinates ``context`` and ``perturbation_name`` give the
+        parts. With several suites the metric's label is ``suite:metric``.
+        """
+        return make_cube(self.rows, self.trials, self.factors)
+
+
+def places(names: pd.Series[Any], known: pd.Series[Any]) -> NDArray[np.int64]:
+    """Return where in `known` each of the categorical `names` stands; −1 for one that does not."""
+    found = np.asarray(pd.Index(known).get_indexer(names.cat.categories), dtype=np.int64)
+    return found[names.cat.codes.to_numpy()]
+
+
+def _checked(rows: pd.DataFrame) -> pd.DataFrame:
+    _refuse_mixture(rows, ["suite", "metric"], "version")
+    return rows
+
+
+def _refuse_mixture(frame: pd.DataFrame, names: list[str], column: str) -> None:
+    """Raise unless `column` has one value for each of `names`."""
+    distinct = frame[[*names, column]].drop_duplicates().astype(str)
+    for _, part in distinct.groupby(names, sort=True):
+        if len(part) > 1:
+            label = " ".join(part[names].iloc[0])
+            raise DataError(
+                f"{' '.join(names)} {label}: results of different {column} cannot be compared. "
+                f"Found {listed(sorted(part[column]))}, expected one. Run or score the older ones "
+                "again, or keep the two in run folders of their own."
+            )
