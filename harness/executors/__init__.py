@@ -1,0 +1,25 @@
+"""Where calls run: in this process or on a Ray cluster. Knows nothing of trials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.executors.base import Call, Executor, Outcome, attempt
+from harness.executors.inline import InlineExecutor
+
+if TYPE_CHECKING:
+    from harness.specs import ClusterSpec
+
+__all__ = ["Call", "Executor", "InlineExecutor", "Outcome", "attempt", "open_executor"]
+
+
+def open_executor(cluster: ClusterSpec | None) -> Executor:
+    """Return the executor that a cluster file declares; without one, this process.
+
+    Ray is imported here and not before, since a debugging session need not have it.
+    """
+    if cluster is None:
+        return InlineExecutor()
+    from harness.executors.ray_cluster import RayExecutor
+
+    return RayExecutor(cluster)

@@ -1,0 +1,156 @@
+"""What every executor promises, and the one place where a failure becomes data.
+
+An executor gets calls (a function and its arguments) and yields outcomes in the order in which
+they finish. It knows nothing of trials. The contract, which ``tests/contracts/executor.py`` holds
+every implementation to:
+
+- one outcome for each call, whatever happens to it; the others go on;
+- calls are taken from the iterable only as room appears, so that a job of any length costs the
+  driver no more than the calls in flight;
+- an exception raised by the function is recorded and not retried: it would be raised again;
+- a worker that is lost (killed, its node gone) is replaced and the call tried again, a declared
+  number of times; one that was killed for its memory once, with more of it;
+- a call that outlives its time limit, or whose worker gives no sign of life, is ended and recorded.
+"""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from harness.specs import Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+Cause = Literal["", "raised", "lost", "memory", "time", "stalled"]
+
+
+class TimeLimitError(Exception):
+    """A call ran longer than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function to be called somewhere, with what it needs there.
+
+    Attributes
+    ----------
+    limit_s
+        Wall time after which an attempt is ended; None for no limit.
+    stall_s, silence
+        An attempt is ended when `silence()`, asked in the driver, is more seconds than `stall_s`:
+        how long the worker has given no sign of life, 0 before its first.
+    """
+
+    key: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    limit_s: float | None = None
+    stall_s: float | None = None
+    silence: Callable[[], float] | None = None
+
+    @property
+    def for_worker(self) -> Call:
+        """The call as it travels: without what only the driver asks."""
+        return replace(self, silence=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a call: a value, or the reason why there is none.
+
+    Attributes
+    ----------
+    cause
+        Empty when the call returned; ``raised`` by the function itself; ``lost`` with its worker;
+        ``memory`` when the worker was killed for using too much; ``time`` and ``stalled`` when the
+        call was ended by its limits.
+    error
+        One line, with the type of the exception; empty when there is none.
+    seconds
+        Wall time of the last attempt, without waiting.
+    """
+
+    key: str
+    value: Any = None
+    cause: Cause = ""
+    error: str = ""
+    traceback: str = ""
+    attempts: int = 1
+    seconds: float = 0.0
+    host: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no value to use."""
+        return bool(self.cause)
+
+
+class Executor(Protocol):
+    """Runs calls somewhere; a context manager, because it may hold processes."""
+
+    def check(self, *needs: Resources) -> None:
+        """Raise `ClusterError` where a call with such needs could never run, before any does."""
+        ...
+
+    def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
+        """Yield one outcome for each call, in the order in which they finish."""
+        ...
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def attempt(call: Call) -> Outcome:
+    """Run one call here; a failure becomes data, so that one bad trial cannot stop a sweep.
+
+    ``SystemExit`` counts as a failure too: a model that calls ``sys.exit`` must not end the sweep.
+    ``KeyboardInterrupt`` passes through, since it is the user's.
+    """
+    start = time.perf_counter()
+    host = platform.node()
+    try:
+        with time_limit(call.limit_s):
+            value = call.function(*call.args)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the only place that may
+        return Outcome(
+            key=call.key,
+            cause="time" if isinstance(error, TimeLimitError) else "raised",
+            error=f"{type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
+            seconds=time.perf_counter() - start,
+            host=host,
+        )
+    return Outcome(key=call.key, value=value, seconds=time.perf_counter() - start, host=host)
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `TimeLimitError` in the block once it has run so long.
+
+    The alarm is heard between two steps of the interpreter, not within a call to C that never
+    returns; an executor with processes of its own ends those. Only a main thread can be alarmed.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeLimitError(f"ran longer than its limit of {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

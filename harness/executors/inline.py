@@ -1,0 +1,61 @@
+"""Calls in the driver's own process, in order: for debugging, and the reference in tests."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
+
+from harness.executors.base import attempt
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""What CUDA reads, once, when it starts."""
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Self
+
+    from harness.executors.base import Call, Outcome
+    from harness.specs import Resources
+
+
+@contextmanager
+def _gpus(number: float) -> Iterator[None]:
+    """Hide the GPUs from CUDA unless some were asked for."""
+    before = os.environ.get(VISIBLE)
+    if not number:
+        os.environ[VISIBLE] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VISIBLE, None)
+        else:
+            os.environ[VISIBLE] = before
+
+
+class InlineExecutor:
+    """Runs each call where it stands, so that a debugger and a profiler see everything.
+
+    BLAS gets as many threads as the call asks CPUs for, as it would on a cluster: sums of floats
+    depend on how they are divided, and the two must agree. A call that asks for no GPU sees none,
+    as on a cluster; CUDA, once started in it, stays without for the rest of the process.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def check(self, *needs: Resources) -> None:
+        """Refuse nothing: one call at a time has the whole machine, whatever it asks for."""
+
+    def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
+        """Yield one outcome for each call, in order."""
+        for call in calls:
+            with threadpool_limits(max(1, int(call.resources.cpus))), _gpus(call.resources.gpus):
+                outcome = attempt(call)
+            yield outcome

@@ -1,0 +1,23 @@
+"""Whether the head of a Ray cluster answers, asked of its socket: Ray itself tries for minutes."""
+
+from __future__ import annotations
+
+import socket
+
+KNOCK_SECONDS = 5.0
+"""How long to wait for the head node of a cluster to answer."""
+
+
+def why_unreachable(address: str) -> str:
+    """Return why nobody can be reached at an address; nothing where somebody listens.
+
+    Only ``host:port`` and ``ray://host:port`` can be tried; ``auto`` and ``local`` are Ray's words.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()) or "/" in host:
+        return ""
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return ""

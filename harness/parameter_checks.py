@@ -1,0 +1,73 @@
+"""Check values from YAML against the parameters that a function declares."""
+
+from __future__ import annotations
+
+import types
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from harness.declarations import describe
+from harness.errors import near_match
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping
+
+    Found = tuple[str, str]
+
+
+def wrong_parameters(
+    key: str, owner: str, given: dict[str, Any], known: Mapping[str, Parameter]
+) -> Iterator[Found]:
+    """Yield what is wrong with parameters that are given, each with one value or a list."""
+    for name, value in given.items():
+        if name not in known:
+            hint = near_match(name, tuple(known))
+            yield f"{key}.{name}", f"is not a parameter of {owner}. {hint}"
+        elif value == []:
+            yield f"{key}.{name}", "is an empty list: it means no trial at all."
+        else:
+            yield from wrong_values(f"{key}.{name}", value, known[name].annotation)
+
+
+def missing(
+    key: str, owner: str, given: Container[str], known: Mapping[str, Parameter]
+) -> Iterator[Found]:
+    """Yield the parameters that are not given and have no default."""
+    for name, parameter in known.items():
+        if parameter.default is Parameter.empty and name not in given:
+            yield f"{key}.{name}", f"is missing: {owner} has no default for it."
+
+
+def wrong_values(key: str, value: Any, annotation: Any) -> Iterator[Found]:
+    """Yield what does not fit an annotation, of one value or a list."""
+    many = value if isinstance(value, list) else [value]
+    for i, one in enumerate(many):
+        if not accepts(annotation, one):
+            place = f"{key}[{i}]" if isinstance(value, list) else key
+            yield place, f"found {describe(one)}, expected {words(annotation)}."
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Whether a value from YAML fits an annotation; one that is not understood fits anything."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(accepts(option, value) for option in get_args(annotation))
+    if origin is Literal:
+        return any(type(value) is type(a) and value == a for a in get_args(annotation))
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation in (int, str, bool):
+        return type(value) is annotation
+    return True
+
+
+def words(annotation: Any) -> str:
+    """Return an annotation as a message has it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(words(option) for option in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return " or ".join(repr(option) for option in get_args(annotation))
+    plain = {float: "a number", bool: "true or false", type(None): "null", None: "null"}
+    return plain.get(annotation) or str(getattr(annotation, "__name__", annotation))

@@ -1,0 +1,394 @@
+"""From a job to a finished table: which trials there are, which are missing, and getting them done.
+
+`plan_job` reads, checks, prepares and expands; nothing of it starts a trial, so that a job with one
+impossible trial costs nothing. `run_job` hands what is missing to an executor, counts what comes
+back, and reduces whatever is there to tables. Nothing here remembers: what is done is read from
+the run folder each time, so that a restarted run, or one on another machine, goes on where the
+files say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import __version__, paths
+from harness.ablations import described
+from harness.errors import DataError, JobError, TrialError
+from harness.executors import Call, open_executor
+from harness.expansion import expand
+from harness.job_checks import check_job
+from harness.ledger import forget
+from harness.listening import Silence
+from harness.metrics.suites import suites
+from harness.models import parameters_of
+from harness.paths import find_declaration
+from harness.planning import refuse_impossible
+from harness.prediction_files import trials_of_files
+from harness.preparation import known_names, prepare
+from harness.results import Results
+from harness.runs import RunFolder
+from harness.search import Search, choose
+from harness.specs import Resources, ScoringJob, SearchJob, read_cluster, read_job
+from harness.trial import Errand, record_failure, run_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from harness.executors import Outcome
+    from harness.listening import Listener
+    from harness.specs import ClusterSpec, Job, TrialSpec
+
+PACKAGES = ("anndata", "numba", "numpy", "pandas", "ray", "scipy", "xarray", "zarr")
+"""Whose versions a run writes down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The trials of a job, and what the run folder says of each.
+
+    Attributes
+    ----------
+    trials
+        All of them, in the order of the job.
+    done
+        Ids of finished trials that have every score the job asks for.
+    scoring
+        Ids of finished trials that need scores only: their predictions were kept.
+    stores
+        The store of each dataset, or the file that is the truth.
+    files
+        By id, the files of predictions that were made elsewhere.
+    search
+        What chooses the setting of a search; its trials are known when it is over.
+    """
+
+    job: Job
+    path: Path
+    run: RunFolder
+    trials: tuple[TrialSpec, ...]
+    done: frozenset[str]
+    scoring: frozenset[str]
+    stores: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    search: Search | None = None
+
+    @property
+    def missing(self) -> tuple[TrialSpec, ...]:
+        """The trials that something has to be done for."""
+        return tuple(trial for trial in self.trials if trial.id not in self.done)
+
+    @property
+    def resources(self) -> Resources:
+        """What one trial needs: the most that any of its stages does."""
+        stages = self.job.resources
+        return Resources.largest(stages.fit, stages.predict, stages.score)
+
+    def errand(self, trial: TrialSpec) -> Errand:
+        """Return a trial with all that a worker needs for it."""
+        return Errand(
+            spec=trial,
+            run=self.run.path,
+            store=self.stores[trial.dataset],
+            suites=self.job.score.suites,
+            keep=("scores",) if self.files else tuple(self.job.keep),
+            given=self.files.get(trial.id, ""),
+            threads=max(1, int(self.resources.cpus)),
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """How a run ended: counts, every failure, and why it stopped early if it did."""
+
+    plan: Plan
+    ran: int = 0
+    stopped: str = ""
+    failures: list[tuple[Errand, Outcome]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is missing from the tables."""
+        return bool(self.failures or self.stopped)
+
+
+def plan_job(name: str, run: str | None = None, listener: Listener | None = None) -> Plan:
+    """Return what a job comes to, making its stores where they are not there yet.
+
+    Parameters
+    ----------
+    name
+        A job's name, or the path of its file.
+    run
+        The run folder; ``runs/NAME`` by default.
+    listener
+        Told while stores are made.
+
+    Raises
+    ------
+    JobError
+        The job cannot be run; all that is wrong with it at once.
+    """
+    path = find_declaration("jobs", name)
+    problems = check_job(path, known_names())
+    if problems:
+        raise JobError(*problems)
+    job = read_job(str(path))
+    report = (listener or Silence()).preparing
+    prepared = {dataset: prepare(dataset, report) for dataset in job.datasets}
+    screens = {dataset: found.screen for dataset, found in prepared.items()}
+    stores = {dataset: found.store for dataset, found in prepared.items()}
+    files: dict[TrialSpec, str] = {}
+    folder, search = RunFolder(run or f"runs/{path.stem}"), None
+    try:
+        if isinstance(job, ScoringJob):
+            files, stores = trials_of_files(job, prepared)
+        if isinstance(job, SearchJob):
+            search = Search.of(job, folder, screens, stores[job.dataset])
+        trials = tuple(files or expand(job, screens, parameters_of))
+    except JobError as error:
+        raise JobError(*(f"{path}: {problem}" for problem in error.args)) from error
+    done, scoring = _progress(folder, trials, _wanted(job.score.suites))
+    given = {trial.id: file for trial, file in files.items()}
+    plan = Plan(job, path, folder, trials, done, scoring, stores, given, search)
+    blanks = search.blanks if search else ()
+    refuse_impossible((*plan.missing, *blanks), stores, str(path))
+    return plan
+
+
+def _wanted(names: Sequence[str]) -> dict[str, int]:
+    """Return the version of every score that a trial must have, as manifests name them."""
+    return {
+        f"{name}:{metric.name}": metric.version
+        for name in names
+        for metric in suites()[name].members()
+    }
+
+
+def _progress(
+    run: RunFolder, trials: Sequence[TrialSpec], wanted: dict[str, int]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return which trials have all scores, and which need scoring only.
+
+    A trial that lacks a score and has no predictions left is in neither: it runs again.
+    """
+    done, scoring = set(), set()
+    for trial, manifest in run.manifests([trial.id for trial in trials]).items():
+        if wanted.items() <= manifest["scored"].items():
+            done.add(trial)
+        elif "predictions" in manifest["kept"]:
+            scoring.add(trial)
+    return frozenset(done), frozenset(scoring)
+
+
+def run_job(
+    name: str,
+    run: str | None = None,
+    on: str = "local",
+    listener: Listener | None = None,
+) -> Report:
+    """Run what is missing of a job; tables are written by whoever calls.
+
+    Parameters
+    ----------
+    name, run, listener
+        As for `plan_job`.
+    on
+        ``inline`` for this process, or a cluster file by name or path.
+    """
+    cluster = None if on == "inline" else read_cluster(on)
+    listener = listener or Silence()
+    plan = plan_job(name, run, listener)
+    report = Report(plan)
+    with plan.run.claim():
+        plan.run.describe(_description(plan, on))
+        paths.write_atomic(plan.run.job_file, plan.path.read_text(encoding="utf-8"))
+        try:
+            plan = report.plan = _with_choice(plan, cluster, listener)
+            listener.planned(plan)
+            if plan.missing:
+                _carry_on(report, cluster, listener)
+        except KeyboardInterrupt:
+            if not plan.run.is_cancelled():
+                raise
+            report.stopped = "cancelled"
+    return report
+
+
+def _with_choice(plan: Plan, cluster: ClusterSpec | None, listener: Listener) -> Plan:
+    """Return a plan with the trials of the setting that its search chooses, if it has one."""
+    if plan.search is None:
+        return plan
+    chosen = choose(plan.search, cluster, listener.preparing)
+    trials = tuple(dict.fromkeys([*plan.trials, *chosen]))
+    done, scoring = _progress(plan.run, trials, _wanted(plan.job.score.suites))
+    return replace(plan, trials=trials, done=done, scoring=scoring)
+
+
+def retry(
+    run: str,
+    trials: Sequence[str] = (),
+    *,
+    failed: bool = False,
+    on: str = "local",
+    listener: Listener | None = None,
+) -> Report:
+    """Forget trials of a run, and run what is then missing of its job.
+
+    Parameters
+    ----------
+    run
+        The run folder, which has the job in it.
+    trials, failed
+        As for `ledger.forget`.
+    on, listener
+        As for `run_job`.
+    """
+    folder = RunFolder(run)
+    if not paths.exists(folder.job_file):
+        raise DataError(f"{run}: its job.yaml is gone. Run the job itself again with -o {run}.")
+    forget(run, trials, failed=failed)
+    name = Path(folder.described()["job_file"]).stem
+    with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
+        job = Path(scratch, f"{name}.yaml")
+        job.write_bytes(paths.read_bytes(folder.job_file))
+        return run_job(str(job), run, on, listener)
+
+
+def _carry_on(report: Report, cluster: ClusterSpec | None, listener: Listener) -> None:
+    """Run what is missing, counting outcomes in the report as they come."""
+    plan = report.plan
+    errands = {trial.id: plan.errand(trial) for trial in plan.missing}
+    with open_executor(cluster) as executor:
+        executor.check(plan.resources)
+        for outcome in executor.run(_calls(errands.values(), report)):
+            errand = errands[outcome.key]
+            _count(report, errand, outcome)
+            listener.finished(errand, outcome)
+
+
+def run_for_results(job: str, run: str | None = None, on: str = "local") -> Results:
+    """Run what is missing of a job, and return all of its results.
+
+    Parameters
+    ----------
+    job
+        A job's name, or the path of its file.
+    run
+        The run folder; ``runs/NAME`` by default.
+    on
+        ``inline`` for this process, ``local`` for Ray on this machine, or a cluster file.
+
+    Raises
+    ------
+    JobError
+        The job cannot be run.
+    TrialError
+        Trials failed; the others are finished, and `Results` of the run folder has them.
+    """
+    report = run_job(job, run, on)
+    if report.failures:
+        raise TrialError(
+            f"{len(report.failures)} of {report.ran} trials failed, the first: "
+            f"{report.failures[0][0].spec}: {report.failures[0][1].error}. The others are in "
+            f"Results({report.plan.run.path!r}); logs are in its folder trials/."
+        )
+    return Results(report.plan.run.path)
+
+
+def _calls(errands: Iterable[Errand], report: Report) -> Iterator[Call]:
+    """Yield a call for each errand, until the run is to stop."""
+    plan = report.plan
+    limits = plan.job.limits
+    for errand in errands:
+        report.stopped = _why_stop(report)
+        if report.stopped:
+            return
+        trial, since = errand.spec.id, time.time()
+        yield Call(
+            trial,
+            run_trial,
+            (errand,),
+            plan.resources,
+            limit_s=limits.seconds,
+            stall_s=limits.stall_seconds,
+            silence=partial(plan.run.silence, trial, since),
+        )
+
+
+def _why_stop(report: Report) -> str:
+    """Return why no further trial is to be started; nothing where there is no reason."""
+    job, failures = report.plan.job, len(report.failures)
+    if job.fail_fast and failures:
+        return "fail_fast is set and a trial failed"
+    most = job.limits.max_failures
+    if most is not None and failures > most:
+        return f"{failures} trials failed, more than max_failures: {most}"
+    return ""
+
+
+def _count(report: Report, errand: Errand, outcome: Outcome) -> None:
+    report.ran += 1
+    if not outcome.failed:
+        return
+    report.failures.append((errand, outcome))
+    if outcome.cause != "raised":
+        # The worker died and could not say so itself.
+        record_failure(
+            errand,
+            outcome.error,
+            outcome.traceback,
+            cause=outcome.cause,
+            attempts=outcome.attempts,
+        )
+
+
+def _description(plan: Plan, on: str) -> dict[str, Any]:
+    """Return what a reader needs to know of a run, a year later; nothing secret."""
+    return {
+        "job": plan.job.model_dump(mode="json"),
+        "job_file": plan.path.name,
+        "trials": {trial.id: json.loads(trial.to_json()) for trial in plan.trials},
+        **described(plan.job, plan.trials, parameters_of),
+        "stores": plan.stores,
+        "on": on,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "harness": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that runs, with ``+changes`` where it was changed."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    commit = _git(checkout, "rev-parse", "HEAD")
+    changed = _git(checkout, "status", "--porcelain")
+    return f"{commit}+changes" if commit and changed else commit
+
+
+def _git(checkout: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(checkout), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
