@@ -1,0 +1,75 @@
+"""The command line: one module per command. Parses, calls, prints; no logic.
+
+Each command is named here by its module and loaded when it is called, so that ``harness --help``
+does not wait for Zarr, pandas and numba. Exit status: 0 done; 1 something failed, and it says
+what; 2 misuse: the command, a declaration or the data cannot be meant.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from cyclopts import App, CycloptsError
+
+from harness import __version__
+from harness.cli.console import FAILED, MISUSED, complain
+from harness.errors import HarnessError, ModelError, StorageError, TrialError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "convert": "Turn a screen (.h5ad, 10x .h5, .zarr) into a chunked store.",
+    "simulate": "Draw a screen with known effects.",
+    "check": "Read declarations, stores and submissions, and report all that is wrong at once.",
+    "fetch": "Download a dataset's file, with checksum and resume.",
+    "plan": "Show the trials of a job: what is done, what is missing, what it needs.",
+    "run": "Run what is missing of a job, then write its tables.",
+    "status": "Show what has become of a run's trials, live or afterwards.",
+    "logs": "Show what a trial printed and logged.",
+    "retry": "Do failed or chosen trials of a run again.",
+    "cancel": "End a run that someone drives, from any machine.",
+    "score": "Score predictions against held-out cells; no job needed.",
+    "prep": "Write a prediction as a submission to the challenge (.vcc).",
+    "cluster": "Tell what is wrong with cluster files, Slurm scripts, RayJobs and launcher files.",
+    "table": "Compare the models of one or several runs.",
+    "list": "Show what there is: models, metrics, datasets, jobs, splits.",
+}
+
+
+def make_app() -> App:
+    """Return the application with all its commands, none of them loaded."""
+    app = App(
+        name="harness",
+        help="Benchmark virtual-cell models: perturbation screens in, comparative tables out.",
+        version=__version__,
+        result_action="return_value",
+        help_format="plaintext",
+    )
+    for name, help_text in COMMANDS.items():
+        app.command(f"harness.cli.{name}_command:{name}_", name=name, help=help_text, sort_key=0)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its status."""
+    try:
+        status = make_app()(argv, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return MISUSED
+    except (ModelError, StorageError, TrialError) as error:
+        complain(error)
+        return FAILED
+    except (HarnessError, FileNotFoundError, FileExistsError) as error:
+        complain(error)
+        return MISUSED
+    except KeyboardInterrupt:
+        complain("Interrupted. What was finished is kept; the same command goes on from there.")
+        return 130
+    return int(status or 0)

@@ -1,0 +1,107 @@
+"""`harness run`: what is missing of a job, then its tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from harness.cli.console import Bars, complain, notes, out
+from harness.results import Results
+from harness.runs import RunFolder
+from harness.sweep import run_job
+from harness.tables import write_tables
+
+if TYPE_CHECKING:
+    from harness.executors import Outcome
+    from harness.sweep import Plan, Report
+    from harness.trial import Errand
+
+SHOWN_FAILURES = 8
+
+
+class Reporter:
+    """Shows a run as it goes: a live line per stage, or plain lines."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars = bars
+        self.done = self.total = 0
+
+    def preparing(self, dataset: str, done: int, total: int) -> None:
+        """Show how far a dataset's store is."""
+        self.bars.update(f"preparing {dataset}", done, total, "parts")
+
+    def planned(self, plan: Plan) -> None:
+        """Say what there is to do."""
+        self.total = len(plan.missing)
+        done = len(plan.trials) - self.total
+        self.bars.say(
+            f"{plan.path.name}: {len(plan.trials)} trials, {done} done, {self.total} to run. "
+            f"Run folder: {plan.run.path}"
+        )
+        self.bars.update("trials", 0, max(1, self.total), "trials")
+
+    def finished(self, errand: Errand, outcome: Outcome) -> None:
+        """Say how a trial ended; one that went well only where there is no live line."""
+        self.done += 1
+        if outcome.failed:
+            self.bars.say(f"[{self.done}/{self.total}] {errand.spec}: {outcome.error}")
+        elif not self.bars.live:
+            self.bars.say(f"[{self.done}/{self.total}] {errand.spec}: {outcome.seconds:.1f} s")
+        self.bars.update("trials", self.done, self.total, "trials")
+
+
+def run_(
+    job: str,
+    *,
+    run: Annotated[str | None, Parameter(name=["--run", "-o"])] = None,
+    on: str = "local",
+) -> int:
+    """Run what is missing of a job, then write its tables; the same command again resumes.
+
+    Parameters
+    ----------
+    job
+        A job's name, or its file.
+    run
+        The run folder; runs/NAME by default.
+    on
+        Where: local (Ray on this machine), inline (this process, for debugging), or a cluster file.
+    """
+    with Bars() as bars:
+        report = run_job(job, run, on, Reporter(bars))
+    show_tables(report)
+    return explain(report)
+
+
+def show_tables(report: Report) -> None:
+    """Write a run's tables, and print the comparison."""
+    plan = report.plan
+    tables = write_tables(Results(plan.run.path), plan.run.tables, suites=plan.job.score.suites)
+    for table in tables:
+        out().print(table, soft_wrap=False)
+    notes().print(f"Tables: {plan.run.tables}", markup=False)
+
+
+def explain(report: Report) -> int:
+    """Print what failed, by cause, and return the command's exit status."""
+    if report.stopped:
+        complain(f"Stopped early: {report.stopped}. What is missing, the same command runs.")
+    if not report.failures:
+        return 1 if report.stopped else 0
+    causes = Counter(outcome.cause for _, outcome in report.failures)
+    counted = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+    complain(f"{len(report.failures)} of {report.ran} trials failed ({counted}):")
+    folder = RunFolder(report.plan.run.path)
+    for errand, outcome in report.failures[:SHOWN_FAILURES]:
+        complain(
+            f"{errand.spec}, attempt {outcome.attempts}, on {outcome.host or 'a lost worker'}: "
+            f"{outcome.error}\n{outcome.traceback.rstrip()}\nLog: {folder.log(errand.spec.id)}"
+        )
+    if len(report.failures) > SHOWN_FAILURES:
+        complain(f"… and {len(report.failures) - SHOWN_FAILURES} more, in {folder.path}/trials.")
+    notes().print(
+        "The same command again runs only what is missing; --on inline runs it in this process."
+    )
+    return 1
