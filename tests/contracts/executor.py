@@ -1,0 +1,106 @@
+"""What every executor must satisfy; `test_executors.py` runs it over all of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.executors import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.executors import Executor, Outcome
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def leave() -> None:
+    sys.exit("a model called sys.exit")
+
+
+def die_once(marker: str) -> str:
+    """Kill the worker the first time, answer the second."""
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os._exit(1)
+    return "survived"
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def hang() -> None:
+    """Sleep in C, holding the interpreter, deaf to every signal."""
+    library = ctypes.PyDLL(None)
+    library.sleep(600)
+
+
+def run(executor: Executor, *calls: Call) -> dict[str, Outcome]:
+    return {outcome.key: outcome for outcome in executor.run(calls)}
+
+
+def every_call_has_one_outcome(executor: Executor) -> None:
+    outcomes = list(executor.run(Call(str(i), square, (i,)) for i in range(20)))
+    assert sorted(outcome.key for outcome in outcomes) == sorted(str(i) for i in range(20))
+    assert all(outcome.value == int(outcome.key) ** 2 for outcome in outcomes)
+    assert all(outcome.host and outcome.attempts == 1 for outcome in outcomes)
+
+
+def a_call_that_raises_does_not_stop_the_others(executor: Executor) -> None:
+    outcomes = run(executor, Call("bad", fail, ("no such gene",)), Call("good", square, (3,)))
+    assert outcomes["good"].value == 9
+    bad = outcomes["bad"]
+    assert (bad.cause, bad.attempts) == ("raised", 1)
+    assert bad.error == "ValueError: no such gene"
+    assert "in fail" in bad.traceback
+
+
+def a_call_that_exits_is_a_failure(executor: Executor) -> None:
+    outcome = run(executor, Call("exit", leave))["exit"]
+    assert outcome.cause == "raised"
+    assert "sys.exit" in outcome.error
+
+
+def calls_are_taken_only_as_room_appears(executor: Executor) -> None:
+    taken: list[int] = []
+
+    def calls() -> Iterator[Call]:
+        for i in range(200):
+            taken.append(i)
+            yield Call(str(i), time.sleep, (0.001,))
+
+    outcomes = executor.run(calls())
+    next(outcomes)
+    assert len(taken) < 100
+    assert sum(1 for _ in outcomes) == 199
+
+
+def a_call_that_outlives_its_limit_is_ended(executor: Executor) -> None:
+    slow = Call("slow", time.sleep, (60,), limit_s=0.5)
+    outcomes = run(executor, slow, Call("good", square, (2,), limit_s=30))
+    assert outcomes["good"].value == 4
+    assert (outcomes["slow"].cause, outcomes["slow"].attempts) == ("time", 1)
+    assert "limit of 0.5 s" in outcomes["slow"].error
+    assert outcomes["slow"].seconds < 10
+
+
+CONTRACT = (
+    a_call_that_outlives_its_limit_is_ended,
+    every_call_has_one_outcome,
+    a_call_that_raises_does_not_stop_the_others,
+    a_call_that_exits_is_a_failure,
+    calls_are_taken_only_as_room_appears,
+)

@@ -1,0 +1,105 @@
+"""The executor contract over every executor, and what only a cluster can show."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.errors import ClusterError
+from harness.executors import Call, InlineExecutor, open_executor
+from harness.specs import ClusterSpec, Resources
+from tests.contracts import executor as contract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness.executors import Executor
+
+
+@pytest.fixture(scope="module")
+def ray_executor() -> Iterator[Executor]:
+    cluster = ClusterSpec(
+        kind="local", num_cpus=2, object_store_memory="80MiB", max_in_flight=4, retries=2
+    )
+    with open_executor(cluster) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    if request.param == "inline":
+        return InlineExecutor()
+    return request.getfixturevalue("ray_executor")
+
+
+@pytest.mark.parametrize("clause", contract.CONTRACT, ids=lambda clause: clause.__name__)
+def test_contract(executor: Executor, clause: Callable[[Executor], None]) -> None:
+    clause(executor)
+
+
+@pytest.mark.ray
+def test_a_call_that_no_node_could_run_is_refused_with_what_there_is(
+    ray_executor: Executor,
+) -> None:
+    ray_executor.check(Resources(cpus=2), Resources(cpus=0.5, memory="1MiB"))
+    with pytest.raises(
+        ClusterError,
+        match=r"has 1 CPU, 2 GPUs, .* Found 1 node, the largest first: 1 with 2 CPUs, 0 GPUs",
+    ):
+        ray_executor.check(Resources(cpus=1), Resources(cpus=1, gpus=2))
+
+
+def test_a_cluster_that_may_grow_refuses_nothing() -> None:
+    growing = ClusterSpec(kind="ray", address="auto", autoscaling=True)
+    open_executor(growing).check(Resources(gpus=64))
+
+
+@pytest.mark.ray
+def test_a_lost_worker_costs_one_attempt(ray_executor: Executor, tmp_path: Path) -> None:
+    outcome = contract.run(
+        ray_executor, Call("dies", contract.die_once, (str(tmp_path / "died"),))
+    )["dies"]
+    assert (outcome.value, outcome.attempts, outcome.cause) == ("survived", 2, "")
+
+
+@pytest.mark.ray
+def test_a_call_that_loses_every_worker_is_given_up(ray_executor: Executor) -> None:
+    outcomes = contract.run(
+        ray_executor, Call("dies", contract.die), Call("good", contract.square, (2,))
+    )
+    assert outcomes["good"].value == 4
+    assert (outcomes["dies"].cause, outcomes["dies"].attempts) == ("lost", 3)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_call_that_hears_no_alarm_dies_with_its_worker(ray_executor: Executor) -> None:
+    outcomes = contract.run(
+        ray_executor, Call("deaf", contract.hang, limit_s=0.5), Call("good", contract.square, (2,))
+    )
+    assert outcomes["good"].value == 4
+    assert (outcomes["deaf"].cause, outcomes["deaf"].attempts) == ("time", 1)
+
+
+@pytest.mark.ray
+def test_a_silent_call_is_ended(ray_executor: Executor) -> None:
+    silent = Call("silent", contract.hang, stall_s=20.0, silence=lambda: 21.0)
+    outcome = contract.run(ray_executor, silent)["silent"]
+    assert (outcome.cause, outcome.attempts) == ("stalled", 1)
+    assert outcome.error == "no sign of life for 21 s, limit 20 s"
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "2,3")], ids=["none", "one"])
+def test_inline_a_call_that_asks_for_no_gpu_sees_none(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, seen: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    call = Call("look", os.environ.get, ("CUDA_VISIBLE_DEVICES",), Resources(gpus=gpus))
+    assert contract.run(InlineExecutor(), call)["look"].value == seen
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    contract.run(InlineExecutor(), call)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -1,0 +1,173 @@
+"""Jobs of kind score: files become trials, are scored once, and stand in the same tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import harness
+from harness.errors import JobError
+from harness.prediction_files import named_by
+from harness.results import Results
+from harness.sweep import plan_job, run_job
+from harness.tables import compare
+
+GENES = [f"G{i}" for i in range(30)]
+LABELS = np.repeat(["non-targeting", "P0", "P1", "P2"], 12)
+
+
+def write_cells(path: Path, effect: float, seed: int = 0) -> Path:
+    """Write cells whose perturbations move three genes each by `effect`."""
+    rng = np.random.default_rng(seed)
+    cells = rng.gamma(2.0, 0.5, size=(len(LABELS), len(GENES))).astype(np.float32)
+    for i in range(3):
+        cells[f"P{i}" == LABELS, 3 * i : 3 * i + 3] += effect
+    path.parent.mkdir(exist_ok=True)
+    obs = pd.DataFrame({"target_gene": LABELS}, index=[f"c{i}" for i in range(len(LABELS))])
+    anndata.AnnData(cells, obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests, so that a screen is drawn once."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A truth, and a good and a bad model with two seeds each."""
+    write_cells(tmp_path / "truth.h5ad", 1.0)
+    for seed in (0, 1):
+        write_cells(tmp_path / "predictions" / f"good_seed{seed}.h5ad", 0.9, 1 + seed)
+        write_cells(tmp_path / "predictions" / f"bad_seed{seed}.h5ad", 0.1, 3 + seed)
+    return declare(tmp_path)
+
+
+def declare(folder: Path, **changes: str) -> Path:
+    keys = {
+        "kind": "score",
+        "truth": str(folder / "truth.h5ad"),
+        "predictions": str(folder / "predictions"),
+        "pattern": "'{model}_seed{seed}.h5ad'",
+        "score": "{suite: vcc2025, baseline: bad}",
+    }
+    text = "".join(f"{key}: {value}\n" for key, value in (keys | changes).items())
+    path = folder / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(job: Path) -> tuple[int, str]:
+    report = run_job(str(job), str(job.parent / "run"), "inline")
+    assert report.failures == []
+    return report.ran, report.plan.run.path
+
+
+def test_files_are_scored_as_by_hand_and_compared_by_model(job: Path) -> None:
+    ran, folder = run(job)
+    assert ran == 4
+    results = Results(folder)
+    rows = results.scores
+    mine = rows[(rows["model"] == "good") & (rows["seed"] == 1)]
+    by_hand = harness.score(
+        str(job.parent / "truth.h5ad"), str(job.parent / "predictions" / "good_seed1.h5ad")
+    )
+    keys = ["metric", "perturbation"]
+    pd.testing.assert_series_equal(
+        mine.astype(dict.fromkeys(keys, str)).set_index(keys)["value"].sort_index(),
+        by_hand.frame.set_index(keys)["value"].sort_index(),
+    )
+    table = compare(results, suite="vcc2025")
+    assert table.frame["model"].tolist() == ["good", "bad"]
+    assert table.frame["n_trials"].tolist() == [2, 2]
+
+
+def test_only_new_and_changed_files_are_scored_again(job: Path) -> None:
+    run(job)
+    folder = job.parent / "predictions"
+    assert run(job)[0] == 0
+    (folder / "good_seed0.h5ad").rename(folder / "good_seed7.h5ad")
+    write_cells(folder / "bad_seed0.h5ad", 0.2, 3)
+    ran, where = run(job)
+    assert ran == 2  # another seed is another trial, and so are other cells
+    assert len(Results(where).trials) == 4
+
+
+def test_how_files_are_read_is_part_of_the_trial(job: Path) -> None:
+    before = {trial.id for trial in plan_job(str(job)).trials}
+    declare(job.parent, reading="{scale: log1p}")
+    assert not before & {trial.id for trial in plan_job(str(job)).trials}
+
+
+def test_the_truth_may_be_one_side_of_a_dataset(tmp_path: Path) -> None:
+    dataset = "sim:tiny?contexts=1&genes=60"
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        f"dataset: {dataset}\nsplit: unseen-perturbation\nfolds: [0]\n"
+        "models: [{model: control-mean}]\nkeep: [scores, predictions]\n",
+        encoding="utf-8",
+    )
+    made = run_job(str(sweep), str(tmp_path / "made"), "inline")
+    kept = Path(made.plan.run.of_trial(made.plan.trials[0].id, "predictions.zarr"))
+    truth = f"{{dataset: '{dataset}', split: unseen-perturbation}}"
+    job = declare(tmp_path, truth=truth, predictions=str(kept), pattern="null", score="{}")
+    _, folder = run(job)
+    again, first = Results(folder), Results(made.plan.run.path)
+    assert again.trials["model"].tolist() == ["predictions"]
+    np.testing.assert_allclose(again.rows["value"], first.rows["value"])
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "named"),
+    [
+        pytest.param("p/m.h5ad", None, ("m", 0, ()), id="no_pattern"),
+        pytest.param("p/a_b_seed12.h5ad", "{model}_seed{seed}.h5ad", ("a_b", 12, ()), id="seed"),
+        pytest.param(
+            "p/m/lr0.1/best.h5ad",
+            "{model}/lr{lr}/best.h5ad",
+            ("m", 0, (("lr", 0.1),)),
+            id="folders",
+        ),
+    ],
+)
+def test_a_name_says_model_seed_and_setting(file, pattern, named) -> None:
+    assert tuple(named_by(file, pattern)[key] for key in ("model", "seed", "parameters")) == named
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param(
+            {"pattern": "'{model}-{seed}.h5ad'"}, "'bad_seed0.h5ad' does not fit", id="fit"
+        ),
+        pytest.param({"pattern": "'{mdl}.h5ad'"}, r"expected \{model\} and", id="no_model"),
+        pytest.param({"pattern": "'{model}_{model}.h5ad'"}, "Wrong: 'model'", id="twice"),
+        pytest.param({"truth": "none.h5ad"}, r"truth: there is no none\.h5ad", id="truth"),
+        pytest.param({"predictions": "nowhere"}, "nothing is at nowhere", id="predictions"),
+        pytest.param({"seeds": "[1]"}, "seeds: kind 'score' fits no model", id="seeds"),
+        pytest.param({"truths": "x"}, "truths: is not a known key. Did you mean 'truth'", id="key"),
+        pytest.param(
+            {"truth": "{dataset: 'sim:tiny', split: unseen}"},
+            "truth.split: .* no split",
+            id="split",
+        ),
+    ],
+)
+def test_a_job_that_cannot_be_scored_is_refused(job: Path, changes, message) -> None:
+    with pytest.raises(JobError, match=message):
+        plan_job(str(declare(job.parent, **changes)))
+
+
+def test_two_files_of_one_content_and_name_are_refused(job: Path) -> None:
+    folder = job.parent / "predictions"
+    (folder / "good_seed00.h5ad").write_bytes((folder / "good_seed0.h5ad").read_bytes())
+    with pytest.raises(JobError, match="hold the same, and are both of good with seed 0"):
+        plan_job(str(job))

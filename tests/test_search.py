@@ -1,0 +1,293 @@
+"""A search chooses on validation pairs, the same settings each time, and scores one on test."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import harness.sweep
+import harness.trial
+from harness.errors import JobError, TrialError
+from harness.models.base import _MODELS, ModelInfo
+from harness.models.linear import Linear
+from harness.proposals import Proposals, Tried
+from harness.results import Results
+from harness.runs import RunFolder
+from harness.searches import Dimension, Sampler
+from harness.store import Store
+from harness.sweep import Report, plan_job, retry, run_job
+from harness.tables import write_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness.tasks import TrainView
+
+JOB: dict[str, Any] = {
+    "kind": "search",
+    "dataset": "sim:tiny?contexts=1&genes=60",
+    "split": "listed",
+    "model": "linear",
+    "space": {"rank": {"choice": [2, 4, 8]}, "ridge": {"log": [0.001, 10.0]}},
+    "budget": {"trials": 4},
+    "models": [{"model": "control-mean"}],
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests of the session, so that the screen is drawn once."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("HARNESS_CACHE", str(folder))
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Callable[..., Report]:
+    """Run the job with some of its keys changed."""
+
+    def run(on: str = "inline", folder: str = "run", **changes: Any) -> Report:
+        path = tmp_path / "find.yaml"
+        path.write_text(yaml.safe_dump({**JOB, **changes}), encoding="utf-8")
+        return run_job(str(path), str(tmp_path / folder), on)
+
+    return run
+
+
+def table(report: Report) -> pd.DataFrame:
+    """Return what was tried, without how long it took."""
+    frame = pd.read_csv(f"{report.plan.run.tables}/search.csv")
+    return frame.drop(columns="seconds")
+
+
+# --- declarations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"model": "liner"}, "model: unknown model 'liner'. Did", id="model"),
+        pytest.param({"space": {"rnk": {"choice": [1]}}}, "space.rnk: is not a par", id="name"),
+        pytest.param({"space": {"rank": {}}}, "space.rank: found nothing, exp", id="no_kind"),
+        pytest.param({"space": {"rank": {"lgo": [1, 2]}}}, "Did you mean 'log'", id="kind"),
+        pytest.param({"space": {"rank": {"log": [1, 9]}}}, "draws numbers with fr", id="type"),
+        pytest.param(
+            {"space": {"rank": {"choice": [2, "4"]}}}, r"choice\[1\]: found '4'", id="choice"
+        ),
+        pytest.param({"space": {"ridge": {"log": [0, 1]}}}, "low < high above 0", id="ends"),
+        pytest.param({"space": {"seed": {"int": [0, 9]}}}, "seed is not searched", id="seed"),
+        pytest.param({"sampler": {"kind": "tp"}}, "sampler.kind: .* Did you mean 'tpe'", id="tpe"),
+        pytest.param(
+            {"metric": {"name": "mea"}}, "metric.name: .* Did you mean 'mae'", id="metric"
+        ),
+        pytest.param(
+            {"metric": {"suite": "cell-eval", "name": "de_nsig_counts_pred"}},
+            "is a mere count",
+            id="no_direction",
+        ),
+        pytest.param({"folds": [0, 1]}, "expected one: the test pairs of a fold", id="folds"),
+        pytest.param(
+            {"seeds": [0, 1], "scheduler": {"kind": "asha"}}, "takes one seed", id="asha_seeds"
+        ),
+        pytest.param({"data": {"umi_depth": [0.5, 0.1]}}, "data.umi_depth: is a li", id="data"),
+        pytest.param(
+            {"split": "unseen-perturbation"}, "no validation pairs, and a search", id="split"
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_meant_starts_nothing(
+    search: Callable[..., Report], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(JobError, match=message):
+        search(**changes)
+    assert not (tmp_path / "run").exists()
+
+
+# --- proposals ----------------------------------------------------------------------------------
+
+SPACE = {
+    "layers": Dimension(choice=[[8], [8, 8]]),
+    "rate": Dimension(log=[0.001, 1.0]),
+    "width": Dimension.model_validate({"int": [1, 9]}),
+}
+
+
+def proposed(seed: int, kind: Any = "tpe", known: int = 0) -> dict[int, dict[str, Any]]:
+    """Play a search of three at a time, in which whichever ends first is drawn by lot."""
+    lot = random.Random(seed)
+    tried: list[Tried] = []
+    if known:
+        tried = [_scored(n, drawn) for n, drawn in proposed(seed + 1, kind).items() if n < known]
+    proposals = Proposals(
+        SPACE, Sampler(kind=kind), concurrent=3, higher_is_better=False, tried=tried
+    )
+    running: list[int] = []
+    waiting = list(range(known, 24))
+    while waiting or running:
+        while waiting and proposals.ready(waiting[0]):
+            running.append(waiting[0])
+            proposals.ask(waiting.pop(0))
+        number = running.pop(lot.randrange(len(running)))
+        proposals.tell(_scored(number, proposals.drawn[number]))
+    return proposals.drawn
+
+
+def _scored(number: int, drawn: dict[str, Any]) -> Tried:
+    return Tried(number, drawn, "done", abs(drawn["rate"] - 0.1) + drawn["width"])
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_what_ends_first_changes_no_setting(kind: str) -> None:
+    assert proposed(1, kind) == proposed(2, kind) == proposed(3, kind, known=7)
+
+
+def test_tpe_learns_from_what_was_tried() -> None:
+    late = [drawn["width"] for number, drawn in proposed(0).items() if number >= 12]
+    assert sum(late) / len(late) < 4
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+def test_the_best_on_validation_is_scored_on_test(search: Callable[..., Report]) -> None:
+    report = search(budget={"trials": 5}, seeds=[0, 1])
+    tried = table(report)
+    assert tried["state"].tolist() == ["done"] * 5
+    [best] = tried[tried["chosen"]].to_dict("records")
+    assert best["validation_mae"] == tried["validation_mae"].min()
+    results = Results(report.plan.run.path)
+    assert sorted(results.trials["model"]) == ["control-mean"] * 2 + ["linear"] * 2
+    linear = results.trials[results.trials["model"] == "linear"]
+    assert set(linear["param.ridge"]) == {best["ridge"]}
+    assert not set(linear["trial"]) & set(best["trials"].split())
+    assert results.n_unplanned == 0
+    [compared, *_] = write_tables(results, report.plan.run.tables)
+    assert sorted(compared.frame["model"]) == ["control-mean", "linear"]
+
+
+def test_a_search_does_not_see_test_pairs_before_it_has_chosen(
+    search: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value of a test pair is NaN until then, and nothing comes out otherwise.
+
+    That is more than a list of what is read: rows between two that are wanted are read with them,
+    and dropped.
+    """
+    plain = search(folder="plain")
+    held = {p["perturbation"] for p in json.loads(plain.plan.trials[0].split_spec)["test"]}
+    hidden = {"rows": 0}
+    rows, gene_block, choose = Store.rows, Store.gene_block, harness.sweep.choose
+
+    def hide(store: Store, block: np.ndarray, first: int) -> np.ndarray:
+        block = block.astype(np.float32)
+        for pair in store.ranges if choosing else ():
+            part = block[max(0, pair.start - first) : max(0, pair.stop - first)]
+            if pair.perturbation in held:
+                part[:] = np.nan
+                hidden["rows"] += len(part)
+        return block
+
+    def watched_choice(*args: Any) -> Any:
+        trials = choose(*args)
+        choosing.clear()
+        return trials
+
+    choosing = [True]
+    monkeypatch.setattr(Store, "rows", lambda s, a, b: hide(s, rows(s, a, b), a))
+    monkeypatch.setattr(
+        Store, "gene_block", lambda s, a, b, c=0, d=None: hide(s, gene_block(s, a, b, c, d), c)
+    )
+    monkeypatch.setattr(harness.sweep, "choose", watched_choice)
+    monkeypatch.setattr(harness.trial, "_TRUTH", {})
+    blind = search(folder="blind")
+    assert hidden["rows"] > 0
+    assert not choosing
+    pd.testing.assert_frame_equal(table(blind), table(plain))
+    assert blind.plan.trials == plain.plan.trials
+    before, after = (Results(report.plan.run.path).scores for report in (plain, blind))
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_search_given_more_trials_keeps_those_it_has(search: Callable[..., Report]) -> None:
+    first = search()
+    manifests = RunFolder(first.plan.run.path).manifests
+    kept = table(first).drop(columns="chosen")
+    before = manifests(" ".join(kept["trials"]).split())
+    longer = search(budget={"trials": 6, "concurrent": 3})
+    assert len(table(longer)) == 6
+    pd.testing.assert_frame_equal(table(longer)[:4].drop(columns="chosen"), kept)
+    assert manifests(before) == before
+
+
+class FailsAtTwo(Linear):
+    """A linear model that has no rank 2."""
+
+    def fit(self, train: TrainView) -> FailsAtTwo:
+        if self.rank == 2:
+            raise ArithmeticError("rank 2")
+        super().fit(train)
+        return self
+
+
+@pytest.fixture
+def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    info = ModelInfo("picky", FailsAtTwo, ceiling=False, cells="shift-controls")
+    monkeypatch.setitem(_MODELS, "picky", info)
+    return "picky"
+
+
+def test_a_setting_that_fails_is_recorded_and_not_chosen(
+    search: Callable[..., Report], picky: str
+) -> None:
+    space = {"rank": {"choice": [2, 4]}}
+    report = search(model=picky, space=space, budget={"trials": 6})
+    tried = table(report)
+    assert tried.groupby("rank")["state"].unique().to_dict() == {2: ["failed"], 4: ["done"]}
+    assert set(tried.loc[tried["rank"] == 2, "error"]) == {"ArithmeticError: rank 2"}
+    assert tried.loc[tried["chosen"], "rank"].tolist() == [4]
+    with pytest.raises(TrialError, match="1 settings failed, the last: ArithmeticError"):
+        search(model=picky, space=space, folder="fast", budget={"trials": 6}, fail_fast=True)
+
+
+def test_a_failed_setting_is_tried_again_when_its_trial_is_retried(
+    search: Callable[..., Report], picky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = search(model=picky, space={"rank": {"choice": [2, 4]}}, budget={"trials": 6})
+    monkeypatch.setattr(FailsAtTwo, "fit", Linear.fit)
+    again = retry(report.plan.run.path, failed=True, on="inline")
+    assert set(table(again)["state"]) == {"done"}
+    assert table(again)["rank"].tolist() == table(report)["rank"].tolist()
+
+
+def test_halving_needs_ray(search: Callable[..., Report]) -> None:
+    with pytest.raises(JobError, match="asha compares settings that run side by side, on Ray"):
+        search(scheduler={"kind": "asha"})
+
+
+def test_a_plan_of_a_search_makes_no_trial_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "find.yaml"
+    path.write_text(yaml.safe_dump(JOB), encoding="utf-8")
+    plan = plan_job(str(path), str(tmp_path / "run"))
+    assert [trial.model for trial in plan.trials] == ["control-mean"]
+    assert plan.search is not None
+    assert plan.search.tried() == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_a_search_chooses_what_it_does_inline(
+    search: Callable[..., Report], tmp_path: Path
+) -> None:
+    cluster = tmp_path / "two.yaml"
+    cluster.write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}", encoding="utf-8")
+    changes = {"budget": {"trials": 6, "concurrent": 2}}
+    inline = search(folder="inline", **changes)
+    on_ray = search(folder="ray", on=str(cluster), **changes)
+    pd.testing.assert_frame_equal(table(on_ray), table(inline))
+    assert on_ray.plan.trials == inline.plan.trials
