@@ -47,6 +47,7 @@ exit "$status"
 """
 
 PYTHON = """#!/usr/bin/env bash
+[ "$1" != -c ] || exit "${STUB_NO_CLIENT:-0}"
 until [ "$(grep -c '"words": ."ray",' "$STUB_RECORD")" -ge "$2" ]; do sleep 0.05; done
 """
 

@@ -217,6 +217,16 @@ def test_each_node_of_a_heterogeneous_job_gets_its_own_numbers(slurm: Slurm, job
     assert placed[2]["--gpus-per-node"] == "a100:2"
 
 
+@pytest.mark.parametrize(("missing", "given"), [("0", True), ("1", False)], ids=["there", "not"])
+def test_a_port_for_rays_client_is_given_where_the_client_is_installed(
+    slurm: Slurm, job_id: str, missing: str, *, given: bool
+) -> None:
+    status, said = slurm.run(CPU_GPU, "mine", SLURM_JOB_ID=job_id, STUB_NO_CLIENT=missing, **HET)
+    assert status == 0, said
+    ports = [options(node["words"]).get("--ray-client-server-port") for node in slurm.of("ray")]
+    assert [port is not None and 20000 <= int(port) < 32768 for port in ports] == [given] * 4
+
+
 def test_workers_and_driver_find_the_head_and_share_its_token(slurm: Slurm, job_id: str) -> None:
     slurm.run(CPU_GPU, "mine", "runs/other", SLURM_JOB_ID=job_id, **HET)
     nodes, (driver,) = slurm.of("ray"), slurm.of("harness")
