@@ -30,7 +30,7 @@ import numpy as np
 
 from harness import paths
 from harness.convert_checks import check_values, read_labels
-from harness.errors import DataError, HarnessError, StorageError
+from harness.errors import DataError, HarnessError, OptionError, StorageError
 from harness.sources import open_source
 from harness.spill import Spill
 from harness.store import CHUNK_ROWS, FORMAT, shard_rows
@@ -75,12 +75,12 @@ class _Budget:
         return max(1, min(self.threads, self.usable // (4 * self.block_bytes)))
 
     def writers(self, shard_bytes: int, density: float) -> int:
-        """Return how many shards may be assembled at once; ``ValueError`` where none fits."""
+        """Return how many shards may be assembled at once; `OptionError` where none fits."""
         # dense and Zarr's padded copy; the sparse piece that fills it; and what is compressed
         needed = int((2 + 4 * density) * shard_bytes)
         if needed > self.usable:
             least = needed + min(OVERHEAD_BYTES, needed // 3)
-            raise ValueError(
+            raise OptionError(
                 f"memory={self.memory} bytes is too little: one shard of this screen needs "
                 f"{needed}. Give at least '{least // 2**20 + 1}MiB'."
             )

@@ -9,7 +9,8 @@
     │   └── ClusterError    … in cluster/
     ├── UnknownNameError    a name that nobody registered
     ├── DataError           the data do not fit the card, or a file is damaged
-    ├── StorageError        an object store cannot be reached; an `OSError`, too
+    ├── OptionError         an option has a value that cannot be used; a `ValueError`, too
+    ├── StorageError        an object store or a server cannot be reached; an `OSError`, too
     ├── ModelError          a model broke its contract
     │   └── HeldOutError    … by asking for cells that it must not see
     ├── StoppedError        a search ended a trial early, since others did better
@@ -87,8 +88,12 @@ class DataError(HarnessError):
     """Data do not fit what their card says of them, or a file is damaged."""
 
 
+class OptionError(HarnessError, ValueError):
+    """An option has a value that cannot be used: no size, or too small a one."""
+
+
 class StorageError(HarnessError, OSError):
-    """An object store could not be reached, or refused; names the URL."""
+    """An object store or a server could not be reached, or refused; names the URL."""
 
 
 class ModelError(HarnessError):

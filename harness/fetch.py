@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import requests
 
 from harness.cards import how_to_get
-from harness.errors import CardError, DataError
+from harness.errors import CardError, DataError, StorageError
 from harness.paths import cache_folder, find_data_file
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _download(
             # A large file over a poor line may stop many times: only tries in vain are counted.
             tries = 0 if _size(part) > before else tries
             if tries == len(waits):
-                raise DataError(_gave_up(card, part, error)) from error
+                raise StorageError(_gave_up(card, part, error)) from error
             time.sleep(waits[tries])
             tries += 1
         else:
@@ -102,9 +102,11 @@ def _download(
 
 
 def _gave_up(card: Card, part: Path, error: Exception) -> str:
+    have = _size(part)
+    kept = " They are kept." if have else ""
     return (
-        f"{card.name}: the download from {card.source.url} stopped after {_size(part):,} bytes: "
-        f"{error}. They are kept. Continue with: harness fetch {card.name}"
+        f"{card.name}: the download from {card.source.url} stopped after {have:,} bytes: "
+        f"{error}.{kept} Continue with: harness fetch {card.name}"
     )
 
 

@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import platformdirs
 
-from harness.errors import DataError, DeclarationError, StorageError, UnknownNameError, listed
+from harness.errors import (
+    DataError,
+    DeclarationError,
+    OptionError,
+    StorageError,
+    UnknownNameError,
+    listed,
+)
 from harness.object_store import CONNECTIONS, client, translating
 
 if TYPE_CHECKING:
@@ -228,7 +235,7 @@ def parse_size(text: str | int) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     unit = next((u for u in _UNITS if match and u.lower() == match[2].lower()), None)
     if match is None or unit is None:
-        raise ValueError(
+        raise OptionError(
             f"{text!r} is not a size. Expected a number and a unit, such as '1GiB': "
             f"one of {listed(_UNITS, 10)}."
         )

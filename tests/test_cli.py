@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import harness
@@ -50,6 +52,7 @@ def test_every_command_is_in_the_readme(command: str) -> None:
         pytest.param(
             ["score", "-t", "no.h5ad", "-p", "none.h5ad", "-o", "out"], "no.h5ad", id="no_truth"
         ),
+        pytest.param(["convert", "x", "-o", "a.zarr", "--threads", "0"], ">= 1", id="no_threads"),
     ],
 )
 def test_misuse_is_answered_with_status_two(
@@ -63,6 +66,32 @@ def test_misuse_is_answered_with_status_two(
     assert run(words) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--memory", "lots"], "'lots' is not a size", id="no_size"),
+        pytest.param(["--memory", "9B"], "Give at least", id="too_little"),
+    ],
+)
+def test_memory_that_cannot_be_used_is_misuse(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "screen.h5ad", tmp_path / "screen.zarr"
+    obs = pd.DataFrame({"target_gene": ["non-targeting", "A", "A"]}, index=["1", "2", "3"])
+    var = pd.DataFrame(index=["A", "B"])
+    anndata.AnnData(np.ones((3, 2), "f4"), obs=obs, var=var).write_h5ad(source)
+    command = ["convert", str(source), "-o", str(target), "--scale", "counts"]
+    assert run([*command, *words]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_file_is_no_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine", encoding="utf-8")
+    assert run(["run", "quickstart", "--on", "inline", "-o", str(tmp_path / "notes")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["models", "metrics", "datasets", "jobs", "splits"])

@@ -143,7 +143,7 @@ def test_tries_that_get_further_are_not_counted(archive, cache, card_of):
 
 def test_giving_up_keeps_what_came_and_says_how_to_continue(archive, cache, card_of):
     archive.cuts = [16 * BLOCK, 0, 0, 0]
-    with pytest.raises(errors.DataError, match=r"after 1,048,576 bytes.*harness fetch screen"):
+    with pytest.raises(errors.StorageError, match=r"after 1,048,576 bytes.*harness fetch screen"):
         get(card_of())
     assert (cache / "screen.h5ad.part").stat().st_size == 16 * BLOCK
     assert get(card_of()).read_bytes() == CONTENT
@@ -204,7 +204,7 @@ def test_a_missing_file_is_an_error_at_once(archive, cache, card_of):
 
 def test_a_server_that_is_not_there_is_an_error(cache, card_of):
     card = card_of(url="http://127.0.0.1:1/screen.h5ad")
-    with pytest.raises(errors.DataError, match="stopped after 0 bytes"):
+    with pytest.raises(errors.StorageError, match="stopped after 0 bytes"):
         get(card)
 
 

@@ -38,6 +38,16 @@ COMMANDS = {
 }
 
 
+_WRONG_PATHS = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
+"""What the system says of a path that the user gave."""
+
+
 def make_app() -> App:
     """Return the application with all its commands, none of them loaded."""
     app = App(
@@ -66,7 +76,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except (ModelError, StorageError, TrialError) as error:
         complain(error)
         return FAILED
-    except (HarnessError, FileNotFoundError, FileExistsError) as error:
+    except (HarnessError, *_WRONG_PATHS) as error:
         complain(error)
         return MISUSED
     except KeyboardInterrupt:

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harness.cli.console import Bars, notes
 from harness.conversion_cards import card_for
 
 Output = Annotated[str, Parameter(name=["--output", "-o"])]
+Threads = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
 
 def convert_(  # noqa: PLR0913 - the options of a command
@@ -19,7 +21,7 @@ def convert_(  # noqa: PLR0913 - the options of a command
     output: Output,
     card: str | None = None,
     memory: str = "1GiB",
-    threads: int | None = None,
+    threads: Threads = None,
     obs: str | None = None,
     perturbation_column: str = "target_gene",
     context_column: str | None = None,

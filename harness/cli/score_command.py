@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -23,6 +24,7 @@ Predictions = Annotated[
 Tables = Annotated[
     list[str] | None, Parameter(name="--de-prediction", consume_multiple=True, negative=())
 ]
+Threads = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
 
 def score_(  # noqa: PLR0913 - the options of a command
@@ -40,7 +42,7 @@ def score_(  # noqa: PLR0913 - the options of a command
     context_column: str | None = None,
     control: str = "non-targeting",
     scale: Literal["counts", "log1p"] | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     memory: str = "1GiB",
     backend: Literal["auto", "cpu", "gpu"] = "auto",
     no_target_genes: Annotated[bool, Parameter(negative=())] = False,
