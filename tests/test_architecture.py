@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames",
         "specs searches scoring_keys screen_names entries factors",
-        "declarations | kernels",
+        "declarations | kernels | statistics",
         "paths object_store",
         "errors",
     )
@@ -44,6 +44,7 @@ ALLOWED = {
     "metrics": {"metrics", "kernels"},
     "models": {"models", "tasks", "cells", "kernels", "errors"},
     "executors": {"executors", "specs", "errors"},
+    "statistics": {"statistics"},
 }
 
 SOLE_IMPORTERS = {

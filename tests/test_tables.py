@@ -13,9 +13,9 @@ from scipy import stats
 
 from harness.errors import UnknownNameError
 from harness.results import Results
+from harness.statistics import percentile_interval, resample
 from harness.tables import Bootstrap, compare, per_pair, write_tables
 from harness.tables.estimates import Scale, ranks
-from harness.tables.intervals import percentile_interval, resample
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,10 +16,10 @@ import pandas as pd
 from harness.factors import DATA_FACTORS
 from harness.metrics.combine import combined_score
 from harness.results import read_run
+from harness.statistics import Bootstrap, percentile_interval, resample
 from harness.tables.compare import candidates, scales_of
 from harness.tables.estimates import pair_means
 from harness.tables.footer import block_title
-from harness.tables.intervals import Bootstrap, percentile_interval, resample
 from harness.tables.reduction import BLOCK, blocks, shown
 from harness.tables.render import (
     ARROWS,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from harness.results import Results
+    from harness.statistics import Resamples
     from harness.tables.estimates import Scale
-    from harness.tables.intervals import Resamples
     from harness.tables.reduction import Block
 
     Floats = NDArray[np.float64]

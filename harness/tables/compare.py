@@ -11,9 +11,9 @@ from harness.errors import UnknownNameError, listed
 from harness.metrics import registered
 from harness.metrics.suites import suites
 from harness.results import VARIED
+from harness.statistics import Bootstrap
 from harness.tables.estimates import Scale, estimate, misses, ranks
 from harness.tables.footer import Summary, footer
-from harness.tables.intervals import Bootstrap
 from harness.tables.reduction import BLOCK, blocks
 from harness.tables.table import Table
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.metrics.combine import combined_score
-from harness.tables.intervals import percentile_interval, resample
+from harness.statistics import percentile_interval, resample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from harness.tables.intervals import Bootstrap, Resamples
+    from harness.statistics import Bootstrap, Resamples
     from harness.tables.reduction import Block
 
     Floats = NDArray[np.float64]

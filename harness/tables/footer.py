@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.tables.intervals import FEW
+from harness.statistics import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.results import Results
+    from harness.statistics import Bootstrap
     from harness.tables.estimates import Estimates, Scale
-    from harness.tables.intervals import Bootstrap
     from harness.tables.reduction import Block
 
 SHOWN = 8

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness import paths
+from harness.statistics import Bootstrap
 from harness.tables.ablation import Ablation, ablation
 from harness.tables.compare import compare, suite_names
-from harness.tables.intervals import Bootstrap
 from harness.tables.pairs import per_pair
 
 if TYPE_CHECKING:
