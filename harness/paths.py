@@ -78,6 +78,11 @@ def reaching(path: str) -> AbstractContextManager[None]:
     return translating(path) if is_remote(path) else nullcontext()
 
 
+def absolute(path: str) -> str:
+    """Return a path that means the same in a process with another working folder; URLs as given."""
+    return path if "://" in path else str(Path(path).absolute())
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or a folder at `path`."""
     if is_remote(path):

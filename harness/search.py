@@ -137,8 +137,8 @@ class Search:
         return tuple(
             Errand(
                 spec=trial,
-                run=self.run.path,
-                store=self.store,
+                run=paths.absolute(self.run.path),
+                store=paths.absolute(self.store),
                 suites=(self.job.metric.suite,),
                 keep=("scores",),
                 threads=max(1, int(needs.cpus)),

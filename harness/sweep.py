@@ -95,14 +95,15 @@ class Plan:
         return Resources.largest(stages.fit, stages.predict, stages.score)
 
     def errand(self, trial: TrialSpec) -> Errand:
-        """Return a trial with all that a worker needs for it."""
+        """Return a trial with all that a worker needs for it, wherever that worker stands."""
+        given = self.files.get(trial.id)
         return Errand(
             spec=trial,
-            run=self.run.path,
-            store=self.stores[trial.dataset],
+            run=paths.absolute(self.run.path),
+            store=paths.absolute(self.stores[trial.dataset]),
             suites=self.job.score.suites,
             keep=("scores",) if self.files else tuple(self.job.keep),
-            given=self.files.get(trial.id, ""),
+            given=paths.absolute(given) if given else "",
             threads=max(1, int(self.resources.cpus)),
         )
 

@@ -37,6 +37,15 @@ def test_a_path_with_a_protocol_is_remote(path, remote):
     assert paths.is_remote(path) is remote
 
 
+@pytest.mark.parametrize("path", ["s3://bucket/run", "file:///tmp/run", "/tmp/run"])
+def test_a_path_that_means_the_same_anywhere_stays(path):
+    assert paths.absolute(path) == path
+
+
+def test_a_relative_path_is_made_absolute(here):
+    assert paths.absolute("runs/a") == str(here / "runs" / "a")
+
+
 def test_join_puts_one_slash_between_parts():
     assert paths.join("s3://bucket/", "/trials/", "a") == "s3://bucket/trials/a"
     assert paths.join("runs", "trials", "a") == "runs/trials/a"

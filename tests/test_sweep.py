@@ -197,6 +197,18 @@ def test_nothing_is_guessed_of_a_model_that_has_not_run(job: Path) -> None:
     assert (found.n_missing, found.seconds, found.left, found.size) == (1, None, None, None)
 
 
+def test_a_worker_in_another_folder_finds_the_run(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", "cache")
+    plan = plan_job(job.name, "run")
+    errand = plan.errand(plan.trials[0])
+    assert plan.run.path == "run"
+    assert errand.run == str(tmp_path / "run")
+    assert Path(errand.store).is_relative_to(tmp_path / "cache")
+
+
 def test_a_run_describes_itself(job: Path) -> None:
     report, _ = run(job)
     said = json.loads(Path(report.plan.run.description).read_text(encoding="utf-8"))

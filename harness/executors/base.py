@@ -71,8 +71,8 @@ class Outcome:
     ----------
     cause
         Empty when the call returned; ``raised`` by the function itself; ``lost`` with its worker;
-        ``memory`` when the worker was killed for using too much; ``time`` and ``stalled`` when the
-        call was ended by its limits.
+        ``memory`` when the worker was killed for using too much, or was refused more;
+        ``time`` and ``stalled`` when the call was ended by its limits.
     error
         One line, with the type of the exception; empty when there is none.
     seconds
@@ -124,13 +124,20 @@ def attempt(call: Call) -> Outcome:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the only place that may
         return Outcome(
             key=call.key,
-            cause="time" if isinstance(error, TimeLimitError) else "raised",
+            cause=_cause(error),
             error=f"{type(error).__name__}: {error}",
             traceback=traceback.format_exc(),
             seconds=time.perf_counter() - start,
             host=host,
         )
     return Outcome(key=call.key, value=value, seconds=time.perf_counter() - start, host=host)
+
+
+def _cause(error: BaseException) -> Cause:
+    """Return what a call that raised died of: running out of memory is no mistake of its own."""
+    if isinstance(error, TimeLimitError):
+        return "time"
+    return "memory" if isinstance(error, MemoryError) else "raised"
 
 
 @contextmanager

@@ -132,8 +132,8 @@ class RayExecutor:
     def _worth_another(self, outcome: Outcome) -> bool:
         """Whether the worker was lost, and the call may be tried on another.
 
-        A call that was killed for its memory gets one more chance, since its neighbours may have
-        taken the memory; a second kill says that it is the call itself.
+        A call that was killed for its memory, or refused more of it, gets one more chance, since
+        its neighbours may have taken it; a second time says that it is the call itself.
         """
         if outcome.cause == "lost":
             return outcome.attempts <= self.cluster.retries

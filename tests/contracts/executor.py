@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,10 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
+def starve() -> None:
+    raise MemoryError("Unable to allocate 1.00 PiB")
+
+
 def leave() -> None:
     sys.exit("a model called sys.exit")
 
@@ -43,7 +48,8 @@ def die() -> None:
 
 
 def hang() -> None:
-    """Sleep in C, holding the interpreter, deaf to every signal."""
+    """Sleep in C, holding the interpreter, deaf to every signal: none may wake it either."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     library = ctypes.PyDLL(None)
     library.sleep(600)
 
@@ -66,6 +72,11 @@ def a_call_that_raises_does_not_stop_the_others(executor: Executor) -> None:
     assert (bad.cause, bad.attempts) == ("raised", 1)
     assert bad.error == "ValueError: no such gene"
     assert "in fail" in bad.traceback
+
+
+def a_call_that_gets_no_memory_says_so(executor: Executor) -> None:
+    outcome = run(executor, Call("starves", starve))["starves"]
+    assert (outcome.cause, outcome.error) == ("memory", "MemoryError: Unable to allocate 1.00 PiB")
 
 
 def a_call_that_exits_is_a_failure(executor: Executor) -> None:
@@ -101,6 +112,7 @@ CONTRACT = (
     a_call_that_outlives_its_limit_is_ended,
     every_call_has_one_outcome,
     a_call_that_raises_does_not_stop_the_others,
+    a_call_that_gets_no_memory_says_so,
     a_call_that_exits_is_a_failure,
     calls_are_taken_only_as_room_appears,
 )

@@ -75,6 +75,12 @@ def test_a_call_that_loses_every_worker_is_given_up(ray_executor: Executor) -> N
 
 
 @pytest.mark.ray
+def test_a_call_that_gets_no_memory_is_tried_once_more(ray_executor: Executor) -> None:
+    outcome = contract.run(ray_executor, Call("starves", contract.starve))["starves"]
+    assert (outcome.cause, outcome.attempts) == ("memory", 2)
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_call_that_hears_no_alarm_dies_with_its_worker(ray_executor: Executor) -> None:
     outcomes = contract.run(
@@ -82,6 +88,7 @@ def test_a_call_that_hears_no_alarm_dies_with_its_worker(ray_executor: Executor)
     )
     assert outcomes["good"].value == 4
     assert (outcomes["deaf"].cause, outcomes["deaf"].attempts) == ("time", 1)
+    assert outcomes["deaf"].error.startswith("WorkerCrashedError")  # it could not raise this itself
 
 
 @pytest.mark.ray
