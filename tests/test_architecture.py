@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames",
         "specs searches scoring_keys screen_names entries factors",
-        "declarations | kernels | statistics",
+        "declarations | kernels | statistics | input_files",
         "paths object_store",
         "errors",
     )
@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
 ALLOWED = {
     "kernels": {"kernels"},
     "metrics": {"metrics", "kernels"},
-    "models": {"models", "tasks", "cells", "kernels", "errors"},
+    "models": {"models", "tasks", "cells", "kernels", "input_files", "errors"},
     "executors": {"executors", "specs", "errors"},
     "statistics": {"statistics"},
 }

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.models.base import register
 from harness.models.effects import MeanEffects
+from harness.models.features import principal_scores, training_bulks
 from harness.tasks import Prediction
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class Linear:
         self.train_ = train
         self.means_ = MeanEffects(train)
         self.rows_ = {gene: row for row, gene in enumerate(train.genes)}
-        bulks = np.array([train.pseudobulk(*pair) for pair in train.pairs]).T
-        self.embedding_ = _principal_scores(bulks, self.rank)
+        self.embedding_ = principal_scores(training_bulks(train), self.rank)
         pairs = [pair for pair in train.pairs if train.targets(pair.perturbation)]
         k = self.embedding_.shape[1]
         self.weights_ = np.zeros((k, k))
@@ -82,16 +82,3 @@ class Linear:
         penalty = self.ridge * np.eye(G.shape[1])
         left = np.linalg.solve(G.T @ G + penalty, G.T @ Y @ P)
         return np.linalg.solve(P.T @ P + penalty, left.T).T
-
-
-def _principal_scores(bulks: np.ndarray, rank: int) -> np.ndarray:
-    """Return the genes' scores on the leading principal components: (n_genes, <= rank).
-
-    Components without variance are left out. By the eigenvectors of the small (n_pairs, n_pairs)
-    matrix, since genes outnumber pairs many times.
-    """
-    centred = bulks - bulks.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    kept = np.flatnonzero(values > values.max(initial=0.0) * 1e-10)[::-1][:rank]
-    scores: np.ndarray = centred @ vectors[:, kept]
-    return scores

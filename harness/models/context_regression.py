@@ -1,0 +1,143 @@
+"""What perturbations did elsewhere, weighted by how well it has told what they do here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from harness.models.base import register
+from harness.models.effects import MeanEffects, effects_elsewhere
+from harness.tasks import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks import Query, TrainView
+
+
+@register("context-regression")
+class ContextRegression:
+    """Predicts effects in a context from those in others, by slopes that its shown pairs teach.
+
+    For a context c with shown perturbations S, and the other contexts c' as regressors::
+
+        effect of p in c  =  b_c + Σ over c' of β_c' (effect of p in c' − b_c')
+
+    (n_genes,), log1p scale, b the mean effects over S, which makes β the slopes of a least-squares
+    fit with an intercept for each gene. Genes that p itself acts on have slopes of their own: what
+    silencing takes from its target is alike everywhere, whatever else differs. With slopes 1 / n it
+    is context-transfer, with 0 perturbation-mean, and below 0 where a context answers the other way
+    round, as activation does to interference.
+
+    Slopes are shrunk to a prior that counts for `shrinkage` perturbations (a normal prior, as in
+    the empirical Bayes of Efron and Morris, JASA 1973): the slope with which the other contexts
+    predict each other, or 1 where there is one other only. A context without shown pairs has the
+    prior and the others' mean effect. Transfer between covariates is the task of Wu et al.,
+    PerturBench 2024, and the shift of scGen (see `ContextTransfer`) its simplest answer. A
+    perturbation that was trained on in no other context gets the mean effect, and a note.
+    """
+
+    def __init__(self, *, shrinkage: float = 2.0) -> None:
+        self.shrinkage = shrinkage
+
+    def fit(self, train: TrainView) -> Self:
+        """Compute the effect of every training pair; slopes follow once a context is asked for."""
+        self.train_ = train
+        self.effects_ = effects_elsewhere(train)
+        self.means_ = MeanEffects(train)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the regressed effect on top of the context's controls."""
+        self.notes_ = []
+        fitted: dict[str, _Regression] = {}
+        for query in queries:
+            context = query.context
+            if context not in fitted:
+                fitted[context] = _Regression(self, context)
+            effect = self.means_.of(context)
+            if set(self.effects_.get(query.perturbation, {})) - {context}:
+                effect = effect + fitted[context].deviation(query.perturbation)
+            else:
+                self.notes_.append(
+                    f"{query.perturbation} in {context}: trained on in no other context, "
+                    "the mean effect is used"
+                )
+            yield Prediction(query, profile=self.train_.control_pseudobulk(context) + effect)
+
+
+class _Regression:
+    """The slopes of one context on the others."""
+
+    def __init__(self, model: ContextRegression, context: str) -> None:
+        self._model, self._context = model, context
+        train = model.train_
+        self._rows = {gene: row for row, gene in enumerate(train.genes)}
+        shown = [p for p, c in train.pairs if c == context]
+        self._sources = [c for c in model.means_.by_context if c != context]
+        self._origins = {c: self._origin(c, shown) for c in self._sources}
+        prior = self._prior()
+        self._slopes = [self._fit(shown, prior, own=own) for own in (False, True)]
+
+    def deviation(self, perturbation: str) -> np.ndarray:
+        """Return what a perturbation is predicted to do beyond the mean effect: (n_genes,)."""
+        sources = self._deviations(perturbation)
+        effect: np.ndarray = self._slopes[False] @ sources
+        own = self._own(perturbation)
+        effect[own] = self._slopes[True] @ sources[:, own]
+        return effect
+
+    def _origin(self, source: str, shown: Sequence[str]) -> np.ndarray:
+        """Return a source's mean effect over the shown perturbations, or over all it has."""
+        effects = self._model.effects_
+        common = [effects[p][source] for p in shown if source in effects[p]]
+        return np.mean(common, axis=0) if common else self._model.means_.of(source)
+
+    def _deviations(self, perturbation: str) -> np.ndarray:
+        """Return a perturbation's effects less their means in each source: (n_sources, n_genes).
+
+        A context where it was not measured has 0, the mean of what it could be.
+        """
+        known = self._model.effects_[perturbation]
+        found = np.zeros((len(self._sources), len(self._rows)))
+        for i, source in enumerate(self._sources):
+            if source in known:
+                found[i] = known[source] - self._origins[source]
+        return found
+
+    def _own(self, perturbation: str) -> list[int]:
+        return [self._rows[gene] for gene in self._model.train_.targets(perturbation)]
+
+    def _fit(self, shown: Sequence[str], prior: float, *, own: bool) -> np.ndarray:
+        """Return the slopes, (n_sources,), of the targets' own rows or of all others."""
+        n = len(self._sources)
+        moments, products, count = np.zeros((n, n)), np.zeros(n), 0
+        for perturbation in shown:
+            x = self._deviations(perturbation)
+            y = self._model.effects_[perturbation][self._context]
+            y = y - self._model.means_.of(self._context)
+            rows = np.isin(np.arange(x.shape[1]), self._own(perturbation), invert=not own)
+            moments += x[:, rows] @ x[:, rows].T
+            products += x[:, rows] @ y[rows]
+            count += bool(x.any())
+        expected = np.full(n, prior / max(n, 1))
+        if not count or not moments.any():
+            return expected
+        weight = np.diag(np.diag(moments)) * (self._model.shrinkage / count)
+        weight += np.eye(n) * (1e-9 * np.trace(moments) / n)
+        slopes: np.ndarray = np.linalg.solve(moments + weight, products + weight @ expected)
+        return slopes
+
+    def _prior(self) -> float:
+        """Return the slope of each source on the mean of the others, pooled; 1 for one source."""
+        product = moment = 0.0
+        for known in self._model.effects_.values():
+            found = [known[c] - self._origins[c] for c in self._sources if c in known]
+            total = np.sum(found, axis=0) if len(found) > 1 else 0.0
+            for deviation in found if len(found) > 1 else ():
+                others = (total - deviation) / (len(found) - 1)
+                product += float(others @ deviation)
+                moment += float(others @ others)
+        return product / moment if moment else 1.0

@@ -1,0 +1,175 @@
+"""Features of perturbations: one vector for each, from the training data or from the user's table.
+
+``principal-components``: the scores of the perturbed gene on the first principal components of the
+training pseudobulks, genes as observations (Ahlmann-Eltze, Huber and Anders, Nature Methods 2025).
+
+``co-expression``: the gene's loadings on the first principal components of the shown control cells,
+each gene standardised within its context, so that the inner product of two genes' features is their
+correlation as far as these components have it. Guilt by association (Eisen et al., PNAS 1998),
+without a perturbed cell.
+
+A path or URL: a table with one row for each gene, or for each perturbation, such as embeddings of
+what is written about genes (GenePT; Chen and Zou, Nature Biomedical Engineering 2024). CSV or TSV
+with names in the first column; Parquet with names as the index or the first column; npz with
+`names` (n,) and `values` (n, n_features).
+
+A combination has the sum of its parts' vectors, unless the table has a row of its own for it. A
+target that is no gene of the screen has no computed features, and a model then has to say what it
+does instead. A name that a table lacks is an error, since a row of zeros would look like knowledge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from harness.input_files import InputFile, read_file
+from harness.models.feature_tables import parse_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from harness.tasks import TrainView
+
+Source = Literal["principal-components", "co-expression"] | InputFile
+"""Where features come from: computed, or the path of a table."""
+
+Missing = Literal["error", "mean-effect"]
+"""What is done for a perturbation that a table has no row for."""
+
+COMPUTED = 32
+"""How many features are computed where nobody says."""
+
+CONTROL_BYTES = 128 * 1024 * 1024
+"""Memory for the control cells that co-expression is seen in: 1,850 cells of 18,080 genes."""
+
+
+class Features:
+    """One vector for each of some genes or perturbations: looked up by a perturbation's name.
+
+    Attributes
+    ----------
+    names
+        (n,) genes, or perturbations.
+    values
+        (n, n_features) float64.
+    table
+        The path of the table that they are from; nothing where they were computed.
+    """
+
+    def __init__(
+        self, names: Sequence[str], values: np.ndarray, train: TrainView, table: str = ""
+    ) -> None:
+        self.names = tuple(names)
+        self.values = values
+        self.table = table
+        self._train = train
+        self._rows = {name: row for row, name in enumerate(self.names)}
+
+    @property
+    def n_features(self) -> int:
+        """The length of each vector."""
+        return int(self.values.shape[1])
+
+    def of(self, perturbation: str) -> np.ndarray | None:
+        """Return the vector of a perturbation: (n_features,). None where a part of it has none."""
+        if self.table and perturbation in self._rows:
+            vector: np.ndarray = self.values[self._rows[perturbation]]
+            return vector
+        parts = self._parts(perturbation)
+        if not parts or any(part not in self._rows for part in parts):
+            return None
+        total: np.ndarray = self.values[[self._rows[part] for part in parts]].sum(axis=0)
+        return total
+
+    def lacking(self, perturbations: Iterable[str]) -> list[str]:
+        """Return the genes and perturbations, sorted, that a table would need a row for."""
+        unknown = [name for name in perturbations if self.of(name) is None]
+        parts = {part for name in unknown for part in self._named(name)}
+        return sorted(parts - set(self._rows))
+
+    def _parts(self, perturbation: str) -> Sequence[str]:
+        """Return the names that the vectors of a perturbation are looked up by."""
+        named = self._named(perturbation)
+        targets = self._train.targets(perturbation)
+        if self.table and all(name in self._rows for name in named):
+            return named
+        return targets if len(targets) == len(named) else ()
+
+    def _named(self, perturbation: str) -> list[str]:
+        separator = self._train.combination_separator
+        return perturbation.split(separator) if separator else [perturbation]
+
+
+def features_of(train: TrainView, source: str, n_features: int | None = None) -> Features:
+    """Return features of perturbations, computed or read.
+
+    Parameters
+    ----------
+    train
+        What may be learned from; nothing else is looked at.
+    source
+        ``principal-components``, ``co-expression``, or the path or URL of a table.
+    n_features
+        How many, by default 32 that are computed, and all columns of a table. A number keeps as
+        many leading principal components of the table's rows; fewer where there are no more.
+    """
+    if source == "principal-components":
+        scores = principal_scores(training_bulks(train), n_features or COMPUTED)
+        return Features(train.genes, scores, train)
+    if source == "co-expression":
+        return Features(train.genes, _co_expression(train, n_features or COMPUTED), train)
+    names, values = parse_table(source, read_file(source))
+    if n_features is not None and n_features < values.shape[1]:
+        values = principal_scores(values - values.mean(axis=0), n_features)
+    return Features(names, values, train, table=source)
+
+
+def training_bulks(train: TrainView) -> np.ndarray:
+    """Return the pseudobulks of the training pairs: (n_genes, n_pairs) float64."""
+    bulks = [train.pseudobulk(*pair) for pair in train.pairs]
+    return np.array(bulks, dtype=np.float64).reshape(len(bulks), len(train.genes)).T
+
+
+def principal_scores(observed: np.ndarray, rank: int) -> np.ndarray:
+    """Return the rows' scores on the leading principal components: (n_rows, <= rank).
+
+    Columns are centred. Components without variance are left out. By the eigenvectors of the
+    smaller product of the matrix with itself: genes outnumber pairs many times, or the reverse.
+    """
+    if not observed.size:
+        return np.zeros((len(observed), 0))
+    centred = observed - observed.mean(axis=0)
+    wide = centred.shape[1] > centred.shape[0]
+    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    kept = np.flatnonzero(values > values.max(initial=0.0) * 1e-10)[::-1][:rank]
+    chosen: np.ndarray = vectors[:, kept]
+    scores: np.ndarray = chosen * np.sqrt(values[kept]) if wide else centred @ chosen
+    return scores
+
+
+def _co_expression(train: TrainView, rank: int) -> np.ndarray:
+    """Return the genes' loadings on the principal components of control cells: (n_genes, rank)."""
+    size = CONTROL_BYTES // (4 * len(train.genes) * len(train.contexts))
+    cells = [_standardised(train.controls(c, max(2, size))) for c in train.contexts]
+    together = np.concatenate(cells)
+    n, n_genes = together.shape
+    wide = n_genes > n
+    product = (together @ together.T if wide else together.T @ together).astype(np.float64)
+    values, vectors = np.linalg.eigh(product / n)
+    kept = np.flatnonzero(values > values.max(initial=0.0) * 1e-10)[::-1][:rank]
+    chosen, sizes = vectors[:, kept], np.sqrt(values[kept])
+    if wide:  # from cells to genes: the right singular vectors
+        chosen, sizes = together.T @ chosen, 1 / np.sqrt(n)
+    loadings: np.ndarray = chosen * sizes
+    return loadings
+
+
+def _standardised(cells: np.ndarray) -> np.ndarray:
+    """Centre each gene and divide by its standard deviation; a constant one becomes 0."""
+    centred = cells - cells.mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread = centred.std(axis=0, dtype=np.float64)
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-6)
+    standard: np.ndarray = centred * scale.astype(np.float32)
+    return standard

@@ -1,0 +1,151 @@
+"""What models on features share: what to learn from, and answers as weighted sums of it.
+
+The residual of a perturbation is what it does beyond what all do: the mean, over the contexts where
+it was trained on, of its effect less the mean effect of the context. A perturbation counts once,
+however many contexts it was seen in, so that leaving one out leaves all of it out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import ModelError, listed
+from harness.models.effects import MeanEffects
+from harness.tasks import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from harness.models.features import Features, Missing
+    from harness.tasks import Query, TrainView
+
+PENALTIES = 10.0 ** np.arange(-3, 3.5, 0.5)
+"""Ridge penalties to choose from, in units of the mean squared length of a feature vector."""
+
+
+class Residuals:
+    """Training perturbations that have features: their residuals and their vectors.
+
+    Vectors are centred, and divided by one number so that their mean squared length is 1: how they
+    differ from each other stays as it is, and a penalty means the same for every kind of features.
+
+    Attributes
+    ----------
+    names
+        (n,) perturbations.
+    values
+        Their residuals on the log1p scale: (n, n_genes).
+    vectors
+        (n, n_features).
+    """
+
+    def __init__(self, train: TrainView, features: Features, missing: Missing) -> None:
+        self._train = train
+        self._features = features
+        self._missing = missing
+        self.means = MeanEffects(train)
+        vectors = {name: features.of(name) for name in train.perturbations}
+        self._refuse_missing(train.perturbations)
+        self.names = tuple(name for name, vector in vectors.items() if vector is not None)
+        self.values = self._residuals()
+        raw = [vector for vector in vectors.values() if vector is not None]
+        together = np.array(raw).reshape(len(raw), features.n_features)
+        self._centre = together.mean(axis=0) if raw else np.zeros(features.n_features)
+        centred = together - self._centre
+        self._scale = float(np.sqrt((centred**2).sum(axis=1).mean())) if raw else 1.0
+        self.vectors = centred / (self._scale or 1.0)
+
+    def answers(
+        self,
+        queries: Sequence[Query],
+        residual_of: Callable[[np.ndarray], np.ndarray],
+        notes: list[str],
+    ) -> Iterator[Prediction]:
+        """Yield for each query the mean effect of its context and a residual.
+
+        Parameters
+        ----------
+        residual_of
+            Returns a residual, (n_genes,), for a vector, (n_features,); called only where there is
+            a perturbation to have learned from.
+        notes
+            Gets a sentence for each query that the mean effect alone has to answer.
+        """
+        vectors = {query.perturbation: self._features.of(query.perturbation) for query in queries}
+        self._refuse_missing(vectors)
+        for query in queries:
+            effect, vector = self.means.of(query.context), vectors[query.perturbation]
+            if vector is None or not self.names:
+                notes.append(f"{query.perturbation} in {query.context}: {self._why(vector)}")
+            else:
+                scaled = (vector - self._centre) / (self._scale or 1.0)
+                effect = effect + residual_of(scaled)
+            control = self._train.control_pseudobulk(query.context)
+            yield Prediction(query, profile=control + effect)
+
+    def _why(self, vector: np.ndarray | None) -> str:
+        if vector is not None:
+            return "no training perturbation has features, the mean effect is used"
+        if self._features.table:
+            return f"{self._features.table} has no row for it, the mean effect is used"
+        return "its target is no gene of the screen, the mean effect is used"
+
+    def _refuse_missing(self, perturbations: Iterable[str]) -> None:
+        if not self._features.table or self._missing != "error":
+            return
+        if lacking := self._features.lacking(perturbations):
+            raise ModelError(
+                f"{self._features.table} has no row for {len(lacking)} of the genes or "
+                f"perturbations that are needed: {listed(lacking)}. Add them to the table, or set "
+                "`missing: mean-effect`: they then get the mean effect, and a note."
+            )
+
+    def _residuals(self) -> np.ndarray:
+        """Return the residual of each perturbation that has features: (n, n_genes)."""
+        rows = {name: row for row, name in enumerate(self.names)}
+        total = np.zeros((len(rows), len(self._train.genes)))
+        counts = np.zeros((len(rows), 1))
+        for perturbation, context in self._train.pairs:
+            if perturbation in rows:
+                row = rows[perturbation]
+                effect = self._train.effect(perturbation, context)
+                total[row] += effect - self.means.of(context)
+                counts[row] += 1
+        residuals: np.ndarray = total / counts
+        return residuals
+
+
+def ridge_weights(
+    kernel: np.ndarray, values: np.ndarray, penalty: float | None
+) -> tuple[np.ndarray, float]:
+    """Return ``(K + λI)⁻¹ Y`` and λ: (n, n_genes) and the penalty that was used.
+
+    Parameters
+    ----------
+    kernel
+        K, inner products of the training perturbations: (n, n), symmetric.
+    values
+        Y, their residuals: (n, n_genes).
+    penalty
+        λ; None chooses the one of `PENALTIES` with the least squared error when each perturbation
+        is predicted from the others, which needs no further fit: with ``H = K (K + λI)⁻¹`` the
+        error is ``(Y − HY)ᵢ / (1 − Hᵢᵢ)``.
+    """
+    sizes, axes = np.linalg.eigh(kernel)
+    sizes = np.maximum(sizes, 0.0)
+    if penalty is None:
+        penalty = _least_left_out_error(sizes, axes, values)
+    weights: np.ndarray = axes @ ((axes.T @ values) / (sizes + penalty)[:, None])
+    return weights, penalty
+
+
+def _least_left_out_error(sizes: np.ndarray, axes: np.ndarray, values: np.ndarray) -> float:
+    inner = axes.T @ (values @ values.T) @ axes
+    errors = []
+    for penalty in PENALTIES:
+        left = penalty / (sizes + penalty)  # the eigenvalues of I - H
+        residual = np.einsum("ij,jk,ik->i", axes * left, inner, axes * left, optimize=True)
+        errors.append((residual / ((axes**2) @ left) ** 2).sum())
+    return float(PENALTIES[int(np.argmin(errors))])
