@@ -117,9 +117,10 @@ class Resamples:
             return self.means(values[0])
         filled, defined = _filled(values)
         totals = self.totals(filled.transpose(1, 0, 2).reshape(n_pairs, k * n))
-        drawn = np.einsum("dk,dkn->dn", self.weights(repeats), totals.reshape(-1, k, n))
+        drawn: Floats = np.einsum("dk,dkn->dn", self.weights(repeats), totals.reshape(-1, k, n))
         if defined.all():
-            return drawn / max(n_pairs, 1)
+            drawn /= max(n_pairs, 1)
+            return drawn
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio: Floats = drawn / self.totals(defined.astype(np.float64))
         return ratio

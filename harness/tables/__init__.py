@@ -2,8 +2,8 @@
 
 `reduction` makes arrays of score rows, `harness.statistics` resamples and tests them, `estimates`
 computes what a table says, `compare` puts it together, `footer` says what must be said beside it,
-`render` shows it. `ablation` is the table of what each factor of an ablation changes, `per_pair` the one before
-the mean over pairs.
+`render` shows it. `ablation` is the table of what each factor of an ablation changes, `per_pair`
+the one before the mean over pairs.
 """
 
 from __future__ import annotations
