@@ -15,16 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness import paths
 from harness.cells import BLOCK_BYTES, Cells, Reader, Scale, Screen, StoreCells
 from harness.data_factors import DataFactors, Half, halved
-from harness.errors import DataError, HeldOutError, near_match
-from harness.pseudobulks import kept_mean
+from harness.errors import DataError
+from harness.shown import Shown, ShownCells
 from harness.splits import Assignment, Pair, SplitSpec, assign
 
 if TYPE_CHECKING:
@@ -65,67 +63,6 @@ class Prediction:
     profile: np.ndarray | None = None
 
 
-class _Shown:
-    """The rows that a view may read, and why it may not read others."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        pairs: Mapping[Pair, np.ndarray],
-        controls: Mapping[str, np.ndarray],
-        refusals: Mapping[Pair, str],
-        cache: str | None,
-    ) -> None:
-        self.reader = reader
-        self.store = reader.store
-        self.pairs = pairs
-        self.controls = controls
-        self.refusals = refusals
-        self.cache = cache
-        self.refused: list[Pair] = []
-        self._content = f"{self.store.fingerprint}:{reader.tag}"
-
-    def cells_of(self, perturbation: str, context: str) -> StoreCells:
-        pair = Pair(perturbation, context)
-        if pair not in self.pairs:
-            self.refused.append(pair)
-            raise HeldOutError(
-                f"{self._refusal(pair)} A model sees training pairs and controls only."
-            )
-        return self.labelled(self.pairs[pair], perturbation, context)
-
-    def controls_of(self, context: str) -> StoreCells:
-        if context not in self.controls:
-            raise HeldOutError(
-                f"Context {context!r} has no control cells. "
-                f"{near_match(context, tuple(self.controls))}"
-            )
-        return self.labelled(self.controls[context], self.store.control_label, context)
-
-    def pseudobulk(self, cells: StoreCells, rows: np.ndarray) -> np.ndarray:
-        """Return the mean of the cells, from the cache where it has been computed before."""
-        if self.cache is None:
-            return cells.mean()
-        # The rows themselves are part of the name: another half of the controls is another file.
-        name = blake2b(self._content.encode() + rows.tobytes(), digest_size=16)
-        return kept_mean(paths.join(self.cache, "pseudobulks"), name.hexdigest(), cells.mean)
-
-    def labelled(self, rows: np.ndarray, perturbation: str, context: str) -> StoreCells:
-        names = np.full(len(rows), perturbation), np.full(len(rows), context)
-        return StoreCells(self.reader, rows, *names)
-
-    def _refusal(self, pair: Pair) -> str:
-        said = f"Perturbation {pair.perturbation!r} in context {pair.context!r}"
-        if pair in self.refusals:
-            return f"{said} {self.refusals[pair]}."
-        if pair.perturbation == self.store.control_label:
-            return f"{said} is the control: ask for it with `controls({pair.context!r})`."
-        known = sorted({p.perturbation for p in self.pairs if p.context == pair.context})
-        if not known:
-            return f"{said} cannot be shown: no pair of that context is."
-        return f"{said} is not in the screen. {near_match(pair.perturbation, known)}"
-
-
 class TrainView:
     """What a model may learn from: training pairs, and the shown controls of every context.
 
@@ -134,7 +71,7 @@ class TrainView:
     `HeldOutError`.
     """
 
-    def __init__(self, shown: _Shown) -> None:
+    def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self.genes: tuple[str, ...] = shown.store.genes
         self.contexts: tuple[str, ...] = tuple(sorted(shown.controls))
@@ -184,6 +121,14 @@ class TrainView:
     def n_controls(self, context: str) -> int:
         """Count the shown controls of a context."""
         return self._shown.controls_of(context).n_cells
+
+    def training_cells(self) -> ShownCells:
+        """Return every training cell by its position; what `harness.loading` streams."""
+        return self._shown.training(self.pairs)
+
+    def control_cells(self, context: str) -> ShownCells:
+        """Return the shown controls of a context by their position."""
+        return self._shown.shown_controls(context)
 
     def targets(self, perturbation: str) -> tuple[str, ...]:
         """Return the genes of the screen that any perturbation acts on: a name is no secret."""
@@ -270,7 +215,7 @@ class Task:
             c: data.controls(self._control_rows(c, "shown"), screen, c)
             for c in self._control_ranges
         }
-        return TrainView(_Shown(self._shown_reader, train, shown, self._refusals(), self.cache))
+        return TrainView(Shown(self._shown_reader, train, shown, self._refusals(), self.cache))
 
     def replicate_view(self, side: str = "test") -> TrainView:
         """Return what a ceiling is fitted to: one half of the cells of each held-out pair.
@@ -282,7 +227,7 @@ class Task:
             raise ValueError(msg)
         pairs = {pair: self._half(pair, "shown") for pair in self._divisible(side)}
         shown = {c: self._control_rows(c, "shown") for c in self._control_ranges}
-        return TrainView(_Shown(self._reader, pairs, shown, {}, self.cache))
+        return TrainView(Shown(self._reader, pairs, shown, {}, self.cache))
 
     def queries(self, side: str = "test", *, half: bool = False) -> tuple[Query, ...]:
         """Return what a model is asked, by context and perturbation.

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions foreign annotated | results cube"
         " | reference reference_store counts energy populations | convert convert_checks"
-        " | tasks cells data_factors pseudobulks"
+        " | tasks shown loading cells data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
         "store store_writer | sources | splits split_files | fetch"
         " | job_checks search_checks parameter_checks | runs ledger"
@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
 ALLOWED = {
     "kernels": {"kernels"},
     "metrics": {"metrics", "kernels"},
-    "models": {"models", "tasks", "cells", "kernels", "input_files", "errors"},
+    "models": {"models", "tasks", "loading", "cells", "kernels", "input_files", "errors"},
     "executors": {"executors", "specs", "errors"},
     "statistics": {"statistics"},
 }
