@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import paths
+from harness.kernels.threads import available_threads
 from harness.predictions import is_store
 from harness.store import open_store
 
@@ -78,6 +79,21 @@ def remembered_digest(path: Path, threads: int, folder: str) -> str:
         with suppress(OSError):  # it is hashed again the next time; who keeps the parts says why
             paths.write_atomic(note, json.dumps({"marks": marks, "digest": found}))
     return found
+
+
+def content_digest(path: str) -> str:
+    """Return the digest of a file, the same on this machine and on an object store.
+
+    One on an object store is read whole each time.
+    """
+    if not paths.is_remote(path):
+        local = Path(path.removeprefix("file://"))
+        return remembered_digest(local, available_threads(), str(paths.cache_folder()))
+    content, whole = paths.read_bytes(path), blake2b(digest_size=_DIGEST)
+    for start in range(0, max(1, len(content)), _PIECE):
+        part = blake2b(content[start : start + _PIECE], digest_size=_DIGEST).digest()
+        whole.update(f"\0{start}\0".encode() + part)
+    return whole.hexdigest()
 
 
 def digest(path: Path, threads: int = 1) -> str:

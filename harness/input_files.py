@@ -11,11 +11,13 @@ place is not. A moved file computes nothing anew, and one that was written anew 
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from harness import paths
 from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MARK = "harness: input file"
 
@@ -55,15 +57,17 @@ def read_file(path: str) -> bytes:
         raise DataError(f"{path}: cannot be read: there is no such file.") from error
 
 
-def shown(path: str, digest: str) -> str:
-    """Return how a table names an input file: ``genept.csv@1f3a9c0d``.
+def with_contents(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's parameters, its files shown by name and content: two contents differ.
 
-    >>> shown("s3://bucket/genept.csv", "1f3a9c0d2b7e")
-    'genept.csv@1f3a9c0d'
+    >>> with_contents({"parameters": {"features": "s3://b/genept.csv"}, "inputs": {}})
+    {'features': 's3://b/genept.csv'}
+    >>> spec = {"parameters": {"features": "s3://b/genept.csv"}}
+    >>> with_contents(spec | {"inputs": {"features": "1f3a9c0d2b7e"}})
+    {'features': 'genept.csv@1f3a9c0d'}
     """
-    return f"{path.rstrip('/').rpartition('/')[2]}@{digest[:SHOWN_DIGITS]}"
-
-
-def digest_of(path: str) -> str:
-    """Return a digest of a file's content, the same wherever it lies."""
-    return blake2b(read_file(path), digest_size=16).hexdigest()
+    parameters = dict(spec.get("parameters", {}))
+    for name, digest in dict(spec.get("inputs", {})).items():
+        file = str(parameters[name]).rstrip("/").rpartition("/")[2]
+        parameters[name] = f"{file}@{digest[:SHOWN_DIGITS]}"
+    return parameters

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import types
+from difflib import get_close_matches
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from harness.declarations import describe
 from harness.errors import near_match
+from harness.input_files import choices, is_file, takes_file
+from harness.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -42,9 +45,17 @@ def wrong_values(key: str, value: Any, annotation: Any) -> Iterator[Found]:
     """Yield what does not fit an annotation, of one value or a list."""
     many = value if isinstance(value, list) else [value]
     for i, one in enumerate(many):
+        place = f"{key}[{i}]" if isinstance(value, list) else key
         if not accepts(annotation, one):
-            place = f"{key}[{i}]" if isinstance(value, list) else key
             yield place, f"found {describe(one)}, expected {words(annotation)}."
+        elif is_file(annotation, one) and not exists(one):
+            yield place, f"there is no file {one!r}.{_choice_near(one, annotation)}"
+
+
+def _choice_near(value: str, annotation: Any) -> str:
+    """Return what might have been meant instead of a file, in a sentence; nothing often."""
+    close = get_close_matches(value, choices(annotation), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def accepts(annotation: Any, value: Any) -> bool:
@@ -52,6 +63,8 @@ def accepts(annotation: Any, value: Any) -> bool:
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         return any(accepts(option, value) for option in get_args(annotation))
+    if origin is Annotated:
+        return accepts(annotation.__origin__, value)
     if origin is Literal:
         return any(type(value) is type(a) and value == a for a in get_args(annotation))
     if annotation in (None, type(None)):
@@ -69,5 +82,7 @@ def words(annotation: Any) -> str:
         return " or ".join(words(option) for option in get_args(annotation))
     if get_origin(annotation) is Literal:
         return " or ".join(repr(option) for option in get_args(annotation))
+    if takes_file(annotation):
+        return "the path of a file"
     plain = {float: "a number", bool: "true or false", type(None): "null", None: "null"}
     return plain.get(annotation) or str(getattr(annotation, "__name__", annotation))

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from harness import paths
 from harness.cube import make_cube
 from harness.errors import DataError, listed
+from harness.input_files import with_contents
 from harness.specs import TrialSpec
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ SCHEMA = pa.schema(
 )
 """What a file of scores holds: one row per trial, suite, metric and pair."""
 
-NOT_FACTORS = ("dataset_version", "fingerprint", "split_spec", "side", "prediction")
+NOT_FACTORS = ("dataset_version", "fingerprint", "split_spec", "side", "prediction", "inputs")
 """What a trial's specification says that is no choice of the job; results never mix them."""
 
 VARIED = ("param.", "data.")
@@ -225,16 +226,13 @@ def _trial_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def flat_factors(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a specification with parameters as ``param.NAME``, data factors as ``data.NAME``.
 
-    Lists become JSON text.
+    Lists become JSON text; of a file that the model read, its content is a part of the value.
     """
-    named = {key: value for key, value in spec.items() if key not in ("parameters", "data")}
-    named |= {f"param.{key}": value for key, value in dict(spec.get("parameters", {})).items()}
-    named |= {f"data.{key}": value for key, value in dict(spec.get("data", {})).items()}
-    return {key: _plain(value) for key, value in named.items()}
-
-
-def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+    given = {"param": with_contents(spec), "data": dict(spec.get("data", {}))}
+    named = {k: v for k, v in spec.items() if k not in ("parameters", "data", "inputs")}
+    named |= {f"{kind}.{k}": v for kind, values in given.items() for k, v in values.items()}
+    many = (list, tuple, dict)
+    return {k: json.dumps(v) if isinstance(v, many) else v for k, v in named.items()}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

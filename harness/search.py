@@ -37,6 +37,7 @@ from harness.splits import parse_split
 from harness.store import open_store
 from harness.tasks import Task
 from harness.trial import Errand, record_failure, run_trial
+from harness.trial_inputs import digests_of_choices, with_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,6 +95,7 @@ class Search:
             "trials": [json.loads(trial.to_json()) for trial in self.blanks],
             "metric": f"{job.metric.suite}:{metric_named(job.metric.name).key}",
             **job.model_dump(mode="json", include={"model", "space", "sampler", "scheduler"}),
+            **digests_of_choices(job),
         }
         key = hashlib.sha256(canonical(meant).encode()).hexdigest()[:12]
         return paths.join(self.run.path, "search", key)
@@ -124,12 +126,9 @@ class Search:
         """Return the trials of a setting, one for each seed."""
         values = complete(self.job.model, drawn, parameters_of(self.job.model))
         cells = values.pop("cells", None)
-        chosen: dict[str, Any] = {
-            "parameters": frozen_parameters(values),
-            "cells": cells,
-            "side": side,
-        }
-        return tuple(replace(blank, **chosen) for blank in self.blanks)
+        chosen: dict[str, Any] = {"parameters": frozen_parameters(values), "side": side}
+        meant = [replace(blank, cells=cells, **chosen) for blank in self.blanks]
+        return tuple(with_inputs(meant))
 
     def errands(self, drawn: Mapping[str, Any]) -> tuple[Errand, ...]:
         """Return what a worker needs to try a setting."""

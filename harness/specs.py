@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -246,7 +246,8 @@ class TrialSpec:
     `split_spec` is the split's declaration as canonical JSON, `fingerprint` that of the store's
     content, `parameters` are sorted and complete. `data` holds the data factors that differ from
     their defaults. `side` is ``validation`` for a trial to choose by. `prediction` says, for one
-    that was made elsewhere, what is in the file and how it is read, as JSON. What is left at
+    that was made elsewhere, what is in the file and how it is read, as JSON. `inputs` has a digest
+    of each file that a parameter names: the id is of the content, wherever it lies. What is left at
     its default is not in the trial's JSON, so that its id is that of a time before there were any.
     """
 
@@ -264,11 +265,16 @@ class TrialSpec:
     data: tuple[tuple[str, JSON], ...] = ()
     side: Literal["validation", "test"] = "test"
     prediction: str = ""
+    inputs: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
         """The first 12 hexadecimal digits of a hash over everything that the trial computes."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        named = self
+        if self.inputs:  # the digest stands for the path
+            parameters = {**dict(self.parameters), **dict(self.inputs)}
+            named = replace(self, parameters=frozen_parameters(parameters))
+        return hashlib.sha256(named.to_json().encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         return (
@@ -278,8 +284,9 @@ class TrialSpec:
 
     def to_json(self) -> str:
         """Return the trial as canonical JSON: equal trials give equal text."""
-        values = asdict(self) | {"parameters": dict(self.parameters), "data": dict(self.data)}
-        for name, default in (("data", {}), ("side", "test"), ("prediction", "")):
+        mappings = {name: dict(getattr(self, name)) for name in _MAPPINGS}
+        values = asdict(self) | mappings
+        for name, default in (("data", {}), ("side", "test"), ("prediction", ""), ("inputs", {})):
             if values[name] == default:
                 del values[name]
         return canonical(values)
@@ -288,10 +295,14 @@ class TrialSpec:
     def from_json(cls, text: str) -> TrialSpec:
         """Return what `to_json` wrote."""
         values = json.loads(text)
-        for name in ("parameters", "data"):
+        for name in _MAPPINGS:
             values[name] = frozen_parameters(values.get(name, {}))
         values = {"side": "test", "prediction": "", **values}
         return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+_MAPPINGS = ("parameters", "data", "inputs")
+"""The fields of a trial that are mappings in its JSON."""
 
 
 def canonical(value: Any) -> str:

@@ -41,6 +41,7 @@ from harness.runs import RunFolder
 from harness.search import Search, choose
 from harness.specs import Resources, ScoringJob, SearchJob, read_cluster, read_job
 from harness.trial import Errand, record_failure, run_trial
+from harness.trial_inputs import with_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -156,7 +157,7 @@ def plan_job(name: str, run: str | None = None, listener: Listener | None = None
             files, stores = trials_of_files(job, prepared)
         if isinstance(job, SearchJob):
             search = Search.of(job, folder, screens, stores[job.dataset])
-        trials = tuple(files or expand(job, screens, parameters_of))
+        trials = tuple(files or with_inputs(expand(job, screens, parameters_of)))
     except JobError as error:
         raise JobError(*(f"{path}: {problem}" for problem in error.args)) from error
     done, scoring = _progress(folder, trials, _wanted(job.score.suites))

@@ -24,6 +24,7 @@ from harness import __version__, paths
 from harness.data_factors import DataFactors
 from harness.errors import DataError, StoppedError
 from harness.given import score_given
+from harness.identity import content_digest
 from harness.models import make_model, notes, registered, with_cells
 from harness.predictions import PredictionWriter, open_predictions, with_controls, write_profiles
 from harness.pulse import Pulse, Stopwatch, peak_memory
@@ -198,6 +199,7 @@ class _Ways:
     def predict(self, path: str, scratch: str, watch: Stopwatch) -> tuple[str, ...]:
         """Fit the model, write its predictions and profiles, and return its notes."""
         task, spec = self.task, self.spec
+        self._check_inputs()
         model = make_model(spec.model, dict(spec.parameters), spec.seed)
         queries = task.queries(spec.side, half=self.ceiling)
         view = task.replicate_view(spec.side) if self.ceiling else task.train_view()
@@ -220,6 +222,16 @@ class _Ways:
             self._answer(model, queries, view, writer)
         self._write_profiles(paths.join(scratch, "profiles.zarr"), queries, writer.profiles, view)
         return notes(model)
+
+    def _check_inputs(self) -> None:
+        """Raise where a file that the model reads is not what it was when the job was planned."""
+        for name, digest in self.spec.inputs:
+            path = str(dict(self.spec.parameters)[name])
+            if content_digest(path) != digest:
+                raise DataError(
+                    f"{path} has other content than when the job was planned. Found it changed, "
+                    f"expected what {name} names to stay as it is until the run is over. Run again."
+                )
 
     def _answer(
         self, model: Model, queries: Sequence[Query], view: TrainView, writer: PredictionWriter

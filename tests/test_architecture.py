@@ -19,8 +19,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     for line in (
         "cli __main__",
         "scoring anchored",
-        "sweep search listening planning prediction_files preparation checking cluster_checks"
-        " conversion_cards | tables",
+        "sweep search listening planning prediction_files trial_inputs preparation checking"
+        " cluster_checks conversion_cards | tables",
         "executors | trial given pulse",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",

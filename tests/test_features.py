@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import DataError, ModelError
-from harness.input_files import InputFile, choices, digest_of, is_file, shown, takes_file
+from harness.input_files import InputFile, choices, is_file, takes_file
 from harness.models import make_model, notes, parameters_of
 from harness.models.features import features_of, principal_scores
 from harness.splits import parse_split
@@ -191,14 +191,3 @@ def test_a_parameter_says_that_it_may_be_a_file():
     assert not is_file(annotation, None)
     assert not takes_file(parameters_of("linear")["rank"].annotation)
     assert is_file(InputFile, "weights.pt")
-
-
-def test_a_file_is_known_by_its_content(tmp_path):
-    for folder in ("here", "there"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "genes.csv").write_text("gene,a\nX,1\n", encoding="utf-8")
-    here, there = (str(tmp_path / folder / "genes.csv") for folder in ("here", "there"))
-    assert digest_of(here) == digest_of(there)
-    assert shown(here, digest_of(here)).startswith("genes.csv@")
-    (tmp_path / "there/genes.csv").write_text("gene,a\nX,2\n", encoding="utf-8")
-    assert digest_of(here) != digest_of(there)
