@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from harness.errands import Errand
     from harness.executors import Outcome
     from harness.sweep import Plan
-    from harness.trial import Errand
 
 
 class Listener(Protocol):

@@ -235,6 +235,27 @@ def publish(scratch: str, final: str, *, last: str = "manifest.json") -> None:
     _sync_folder(target.parent)
 
 
+def size_of(path: str) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 where there is neither."""
+    if is_remote(path):
+        filesystem, key = client(path)
+        with reaching(path), suppress(FileNotFoundError):
+            return sum(int(found["size"]) for found in filesystem.find(key, detail=True).values())
+        return 0
+    local = _local(path)
+    return sum(file.stat().st_size for file in (local, *local.rglob("*")) if file.is_file())
+
+
+def download(folder: str, local: str) -> None:
+    """Copy a folder of an object store to a local one, which is made."""
+    filesystem, key = client(folder)
+    with reaching(folder):
+        for file in filesystem.find(key):
+            target = Path(local, file.removeprefix(key).lstrip("/"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            filesystem.get_file(file, str(target))
+
+
 def parse_size(text: str | int) -> int:
     """Return the number of bytes that ``"512MiB"``, ``"1.5 GB"`` or ``"4096"`` means."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -91,17 +90,23 @@ class Estimate:
     Attributes
     ----------
     seconds
-        The median of a finished trial, all stages; None where none has run.
-    left
-        Seconds of all that are missing, one after the other.
+        Those of a finished trial, the medians of its stages together; None where none has run.
+    left, cpu_seconds, gpu_seconds
+        Of all that are missing: seconds one after the other, and for how long they hold CPUs and
+        GPUs; None where a stage that is missing has never run.
     size
         The median of bytes that a finished trial keeps; None where that is not known.
+    memory
+        The most memory that a finished trial took; None where none has run.
     """
 
     n_missing: int
     seconds: float | None
     left: float | None
+    cpu_seconds: float | None
+    gpu_seconds: float | None
     size: float | None
+    memory: int | None
 
 
 def estimates(plan: Plan) -> dict[str, Estimate]:
@@ -117,29 +122,41 @@ def estimates(plan: Plan) -> dict[str, Estimate]:
 
 
 def _estimate(plan: Plan, missing: Sequence[str], ran: Sequence[Mapping[str, Any]]) -> Estimate:
-    # One that was only scored again says nothing of fitting.
-    whole = [
-        sum(m["seconds"].values())
-        for m in ran
-        if "predict" in m["seconds"] or m["trial"] in plan.files
-    ]
-    score = [m["seconds"]["score"] for m in ran if "score" in m["seconds"]]
-    seconds = median(whole) if whole else None
+    took = {
+        stage: median(seconds)
+        for part in plan.parts
+        for stage in part.stages
+        if (seconds := [m["seconds"][stage] for m in ran if stage in m["seconds"]])
+    }
     n_scoring = sum(trial in plan.scoring for trial in missing)
-    n_whole = len(missing) - n_scoring
-    known = (seconds is not None or not n_whole) and (bool(score) or not n_scoring)
-    left = None
-    if known:
-        left = n_whole * (seconds or 0.0) + n_scoring * (median(score) if score else 0.0)
-    return Estimate(len(missing), seconds, left, _size(plan.run, [str(m["trial"]) for m in ran]))
+    left = cpu = gpu = 0.0
+    stages = {stage for part in plan.parts for stage in part.stages}
+    for part in plan.parts:
+        for stage in part.stages:
+            n = len(missing) if stage == "score" else len(missing) - n_scoring
+            seconds = n * took.get(stage, 0.0)
+            left += seconds
+            cpu += seconds * part.needs.cpus
+            gpu += seconds * part.needs.gpus
+    wanted = stages if len(missing) > n_scoring else {"score"} if missing else set()
+    known = wanted <= took.keys()
+    return Estimate(
+        len(missing),
+        sum(took.values()) if stages <= took.keys() else None,
+        left if known else None,
+        cpu if known else None,
+        gpu if known else None,
+        _size(plan.run, [str(m["trial"]) for m in ran]),
+        max((int(m["peak_memory"]) for m in ran), default=None),
+    )
 
 
 def _size(run: RunFolder, trials: Sequence[str]) -> float | None:
-    """Return the median of bytes that a trial has in the run folder; None on an object store."""
-    if paths.is_remote(run.path) or not trials:
+    """Return the median of bytes that a trial has in the run folder."""
+    if not trials:
         return None
-    sizes = []
-    for trial in trials[:_SAMPLED]:
-        files = [*Path(run.of_trial(trial)).rglob("*"), Path(run.results(trial))]
-        sizes.append(sum(file.stat().st_size for file in files if file.is_file()))
+    sizes = [
+        paths.size_of(run.of_trial(trial)) + paths.size_of(run.results(trial))
+        for trial in trials[:_SAMPLED]
+    ]
     return float(median(sizes))

@@ -1,4 +1,4 @@
-"""Signs of life of a running trial, and how long each of its stages took."""
+"""Signs of life of a running trial, and what each of its stages took."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import os
 import platform
 import resource
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from harness.runs import RunFolder
@@ -67,23 +68,93 @@ class Pulse:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process has held so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the most memory that this process has held since `forget_peak`, in bytes."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return _most(resource.RUSAGE_SELF)
 
 
-@dataclass(slots=True)
+def forget_peak() -> None:
+    """Begin to measure the peak of memory anew, where the system can.
+
+    A worker carries one trial after the other: without this, each has the peak of the largest.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _most(who: int) -> int:
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and of the programs that it ran and awaited."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+class Cost(TypedDict):
+    """What one stage of a trial took.
+
+    `gpu_seconds` are those for which GPUs were held, used or not; a share of a GPU counts as that.
+    `peak_memory` is that of the process, or of the largest program that it ran.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    gpu_seconds: float
+    peak_memory: int
+    host: str
+
+
 class Stopwatch:
-    """Seconds that each stage took; the pulse tells others which one it is."""
+    """What each stage took; the pulse tells others which one it is.
 
-    pulse: Pulse
-    seconds: dict[str, float] = field(default_factory=dict)
+    Parameters
+    ----------
+    gpus
+        How many GPUs are held the while.
+    """
+
+    def __init__(self, pulse: Pulse, gpus: float = 0.0) -> None:
+        self.pulse, self.gpus = pulse, gpus
+        self.costs: dict[str, Cost] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block, and say in the log that it begins."""
+        """Measure the block, and say in the log that it begins."""
         log.info("%s: begins", name)
         self.pulse.beat(name)
-        start = time.perf_counter()
+        forget_peak()
+        children = _most(resource.RUSAGE_CHILDREN)
+        start, cpu = time.perf_counter(), _cpu_seconds()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-        log.info("%s: %.1f s", name, self.seconds[name])
+        seconds = time.perf_counter() - start
+        largest = _most(resource.RUSAGE_CHILDREN)
+        self.costs[name] = Cost(
+            seconds=round(seconds, 3),
+            cpu_seconds=round(_cpu_seconds() - cpu, 3),
+            gpu_seconds=round(self.gpus * seconds, 3),
+            peak_memory=max(peak_memory(), largest if largest > children else 0),
+            host=platform.node(),
+        )
+        log.info("%s: %.1f s", name, seconds)
+
+
+def total_cost(costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """Return what all stages took together, as a manifest says it.
+
+    ``seconds`` by stage; ``wall_seconds``, ``cpu_seconds`` and ``gpu_seconds`` are sums,
+    ``peak_memory`` is the largest; ``stages`` has all of it by stage.
+    """
+    each = list(costs.values())
+    return {
+        "seconds": {stage: cost["seconds"] for stage, cost in costs.items()},
+        "wall_seconds": round(sum(cost["seconds"] for cost in each), 3),
+        "cpu_seconds": round(sum(cost["cpu_seconds"] for cost in each), 3),
+        "gpu_seconds": round(sum(cost["gpu_seconds"] for cost in each), 3),
+        "peak_memory": max((cost["peak_memory"] for cost in each), default=0),
+        "stages": {stage: dict(cost) for stage, cost in costs.items()},
+    }

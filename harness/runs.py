@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import paths
 from harness.errors import DataError, RunBusyError, StorageError
+from harness.resources import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,6 +113,20 @@ class RunFolder:
         begun = set(self.begun())
         return self._each("manifest.json", [trial for trial in trials if trial in begun])
 
+    def stages(self, trials: Iterable[str]) -> dict[str, str]:
+        """Return the last stage that trials have behind them which were left between two."""
+        begun = set(self.begun())
+        rest = [trial for trial in trials if trial in begun]
+        done: dict[str, str] = {}
+        for stage in STAGES[:-1]:
+            done |= dict.fromkeys(self._each(f"stages/{stage}.json", rest), stage)
+        return done
+
+    def age(self, trial: str, since: float = 0.0) -> float:
+        """Return how many seconds ago the attempt at a trial began; 0 as for `silence`."""
+        attempt = self._attempt_since(trial, since)
+        return 0.0 if attempt is None else max(0.0, time.time() - float(attempt["began"]))
+
     def _each(self, name: str, trials: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return a file of each of several trials, where it is there."""
         files = [self.of_trial(trial, name) for trial in trials]
@@ -147,7 +162,7 @@ class RunFolder:
 
     def forget(self, trial: str) -> None:
         """Make a trial one that nothing was ever done for, its log aside."""
-        for name in ("manifest.json", "failure.json", "attempt.json"):
+        for name in ("manifest.json", "failure.json", "attempt.json", "stages"):
             paths.remove(self.of_trial(trial, name))
 
     def silence(self, trial: str, since: float = 0.0) -> float:
@@ -156,13 +171,15 @@ class RunFolder:
         0 where it has given none after `since`, a time in seconds since the epoch: it may be
         waiting for a worker. Also where the run folder cannot be reached: that says nothing of it.
         """
+        attempt = self._attempt_since(trial, since)
+        return 0.0 if attempt is None else max(0.0, time.time() - float(attempt["seen"]))
+
+    def _attempt_since(self, trial: str, since: float) -> dict[str, Any] | None:
         try:
             attempt = self.attempt(trial)
         except StorageError:
-            return 0.0
-        if attempt is None or attempt["seen"] < since:
-            return 0.0
-        return max(0.0, time.time() - float(attempt["seen"]))
+            return None
+        return None if attempt is None or attempt["seen"] < since else attempt
 
     def standings(self, trials: Sequence[str]) -> dict[str, tuple[State, dict[str, Any]]]:
         """Return what has become of trials, each with the file that says so.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness import paths
+from harness.errands import Errand, record_failure
 from harness.errors import JobError, TrialError
 from harness.executors import Call, InlineExecutor, open_executor
 from harness.expansion import trials_of
@@ -32,11 +33,11 @@ from harness.models import parameters_of
 from harness.proposals import Proposals, Tried
 from harness.runs import RunFolder
 from harness.settings import Setting, complete
-from harness.specs import Resources, canonical, frozen_parameters
+from harness.specs import canonical, frozen_parameters
 from harness.splits import parse_split
 from harness.store import open_store
 from harness.tasks import Task
-from harness.trial import Errand, record_failure, run_trial
+from harness.trial import run_trial
 from harness.trial_inputs import digests_of_choices, with_inputs
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from harness.executors import Outcome
     from harness.expansion import Screen
+    from harness.resources import Resources
     from harness.specs import ClusterSpec, SearchJob, TrialSpec
 
     Report = Callable[[int, float], bool]
@@ -140,7 +142,8 @@ class Search:
                 store=paths.absolute(self.store),
                 suites=(self.job.metric.suite,),
                 keep=("scores",),
-                threads=max(1, int(needs.cpus)),
+                threads=needs.threads,
+                gpus=needs.gpus,
             )
             for trial in self.trials(drawn, "validation")
         )
@@ -148,8 +151,7 @@ class Search:
     @property
     def resources(self) -> Resources:
         """What a setting needs: the most that any of its stages does."""
-        stages = self.job.resources
-        return Resources.largest(stages.fit, stages.predict, stages.score)
+        return self.job.resources.largest
 
 
 def _tried(said: dict[str, Any]) -> Tried:

@@ -19,6 +19,7 @@ from harness.declarations import Declared, Problem, check_model, read_yaml
 from harness.entries import CellStep, ModelEntry, Name, Positive, right_factors
 from harness.errors import ClusterError, DeclarationError, JobError
 from harness.paths import find_declaration, parse_size
+from harness.resources import StageResources, right_size
 from harness.scoring_keys import ScoringKeys
 from harness.searches import SearchKeys
 
@@ -37,50 +38,7 @@ CELLS = Parameter("cells", Parameter.KEYWORD_ONLY, default="shift-controls", ann
 """What a model that predicts profiles accepts beside its own parameters: how it gets cells."""
 
 
-def _size(text: str | None) -> str | None:
-    if text is not None:
-        parse_size(text)
-    return text
-
-
 # --- jobs ---------------------------------------------------------------------------------------
-
-
-class Resources(Declared):
-    """What one call needs of a machine."""
-
-    cpus: Annotated[float, Field(ge=0)] = 1
-    gpus: Annotated[float, Field(ge=0)] = 0
-    memory: str | None = None
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The memory in bytes; None where any amount will do."""
-        return None if self.memory is None else parse_size(self.memory)
-
-    def with_memory(self, size: int) -> Resources:
-        """Return the same needs with `size` bytes of memory."""
-        return self.model_copy(update={"memory": f"{size}B"})
-
-    @classmethod
-    def largest(cls, *needs: Resources) -> Resources:
-        """Return the most of each resource that any of `needs` asks for."""
-        sizes = [need.memory for need in needs if need.memory is not None]
-        return cls(
-            cpus=max(need.cpus for need in needs),
-            gpus=max(need.gpus for need in needs),
-            memory=max(sizes, key=parse_size, default=None),
-        )
-
-    _check_memory = field_validator("memory")(_size)
-
-
-class StageResources(Declared):
-    """What each stage of a trial needs."""
-
-    fit: Resources = Resources()
-    predict: Resources = Resources()
-    score: Resources = Resources()
 
 
 class Limits(Declared):
@@ -339,7 +297,7 @@ class ClusterSpec(Declared):
     autoscaling: bool = False
     env: dict[str, str] = Field(default={})
 
-    _check_memory = field_validator("object_store_memory")(_size)
+    _check_memory = field_validator("object_store_memory")(right_size)
 
     @property
     def object_store_bytes(self) -> int | None:

@@ -9,23 +9,16 @@ files say.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
 import tempfile
-import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness import __version__, paths
-from harness.ablations import described
+from harness import paths
+from harness.calls import chained
+from harness.errands import Errand, record_failure
 from harness.errors import DataError, JobError, TrialError
-from harness.executors import Call, open_executor
+from harness.executors import open_executor
 from harness.expansion import expand
 from harness.job_checks import check_job
 from harness.ledger import forget
@@ -36,22 +29,20 @@ from harness.paths import find_declaration
 from harness.planning import refuse_impossible
 from harness.prediction_files import trials_of_files
 from harness.preparation import known_names, prepare
+from harness.provenance import described_run
+from harness.resources import Part
 from harness.results import Results
 from harness.runs import RunFolder
 from harness.search import Search, choose
-from harness.specs import Resources, ScoringJob, SearchJob, read_cluster, read_job
-from harness.trial import Errand, record_failure, run_trial
+from harness.specs import ScoringJob, SearchJob, read_cluster, read_job
 from harness.trial_inputs import with_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from harness.executors import Outcome
+    from harness.executors import Call, Outcome
     from harness.listening import Listener
     from harness.specs import ClusterSpec, Job, TrialSpec
-
-PACKAGES = ("anndata", "numba", "numpy", "pandas", "ray", "scipy", "xarray", "zarr")
-"""Whose versions a run writes down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +81,10 @@ class Plan:
         return tuple(trial for trial in self.trials if trial.id not in self.done)
 
     @property
-    def resources(self) -> Resources:
-        """What one trial needs: the most that any of its stages does."""
+    def parts(self) -> tuple[Part, ...]:
+        """The calls that a trial comes to, each with what it needs."""
         stages = self.job.resources
-        return Resources.largest(stages.fit, stages.predict, stages.score)
+        return (Part(("score",), stages.score),) if self.files else stages.parts
 
     def errand(self, trial: TrialSpec) -> Errand:
         """Return a trial with all that a worker needs for it, wherever that worker stands."""
@@ -105,8 +96,18 @@ class Plan:
             suites=self.job.score.suites,
             keep=("scores",) if self.files else tuple(self.job.keep),
             given=paths.absolute(given) if given else "",
-            threads=max(1, int(self.resources.cpus)),
         )
+
+    def calls(self, trials: Sequence[TrialSpec]) -> Iterator[tuple[Errand, Call]]:
+        """Yield each trial's errand and the calls that carry it out, one chained to the next.
+
+        Stages that are behind a trial already are left out.
+        """
+        behind = self.run.stages([t.id for t in trials]) if len(self.parts) > 1 else {}
+        behind |= dict.fromkeys(self.scoring, "predict")
+        for trial in trials:
+            errand = self.errand(trial)
+            yield errand, chained(errand, self.parts, self.job.limits, behind.get(trial.id))
 
 
 @dataclass(slots=True)
@@ -213,7 +214,7 @@ def run_job(
     plan = plan_job(name, run, listener)
     report = Report(plan)
     with plan.run.claim():
-        plan.run.describe(_description(plan, on))
+        plan.run.describe(described_run(plan, on))
         paths.write_atomic(plan.run.job_file, plan.path.read_text(encoding="utf-8"))
         try:
             plan = report.plan = _with_choice(plan, cluster, listener)
@@ -269,12 +270,20 @@ def retry(
 
 def _carry_on(report: Report, cluster: ClusterSpec | None, listener: Listener) -> None:
     """Run what is missing, counting outcomes in the report as they come."""
-    plan = report.plan
-    errands = {trial.id: plan.errand(trial) for trial in plan.missing}
+    plan, errands = report.plan, {}
+
+    def calls() -> Iterator[Call]:
+        for errand, call in plan.calls(plan.missing):
+            report.stopped = _why_stop(report)
+            if report.stopped:
+                return
+            errands[call.key] = errand
+            yield call
+
     with open_executor(cluster) as executor:
-        executor.check(plan.resources)
-        for outcome in executor.run(_calls(errands.values(), report)):
-            errand = errands[outcome.key]
+        executor.check(*(part.needs for part in plan.parts))
+        for outcome in executor.run(calls()):
+            errand = errands.pop(outcome.key)
             _count(report, errand, outcome)
             listener.finished(errand, outcome)
 
@@ -308,26 +317,6 @@ def run_for_results(job: str, run: str | None = None, on: str = "local") -> Resu
     return Results(report.plan.run.path)
 
 
-def _calls(errands: Iterable[Errand], report: Report) -> Iterator[Call]:
-    """Yield a call for each errand, until the run is to stop."""
-    plan = report.plan
-    limits = plan.job.limits
-    for errand in errands:
-        report.stopped = _why_stop(report)
-        if report.stopped:
-            return
-        trial, since = errand.spec.id, time.time()
-        yield Call(
-            trial,
-            run_trial,
-            (errand,),
-            plan.resources,
-            limit_s=limits.seconds,
-            stall_s=limits.stall_seconds,
-            silence=partial(plan.run.silence, trial, since),
-        )
-
-
 def _why_stop(report: Report) -> str:
     """Return why no further trial is to be started; nothing where there is no reason."""
     job, failures = report.plan.job, len(report.failures)
@@ -353,44 +342,3 @@ def _count(report: Report, errand: Errand, outcome: Outcome) -> None:
             cause=outcome.cause,
             attempts=outcome.attempts,
         )
-
-
-def _description(plan: Plan, on: str) -> dict[str, Any]:
-    """Return what a reader needs to know of a run, a year later; nothing secret."""
-    return {
-        "job": plan.job.model_dump(mode="json"),
-        "job_file": plan.path.name,
-        "trials": {trial.id: json.loads(trial.to_json()) for trial in plan.trials},
-        **described(plan.job, plan.trials, parameters_of),
-        "stores": plan.stores,
-        "on": on,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "harness": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "machine": {
-            "host": platform.node(),
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-        },
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that runs, with ``+changes`` where it was changed."""
-    checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():
-        return None
-    commit = _git(checkout, "rev-parse", "HEAD")
-    changed = _git(checkout, "status", "--porcelain")
-    return f"{commit}+changes" if commit and changed else commit
-
-
-def _git(checkout: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(checkout), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -3,7 +3,8 @@
 Open the screen, divide it, fit the model to what it may see, let it answer every query, score the
 answers against the held-out cells, write the scores, say so. Everything is written under the run
 folder and the manifest goes last, so that an attempt which dies anywhere leaves nothing that could
-be taken for a result.
+be taken for a result. A call may carry out some of the stages only; `stages` says what then lies
+between them.
 """
 
 from __future__ import annotations
@@ -11,39 +12,40 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import tempfile
 import traceback
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, paths
 from harness.data_factors import DataFactors
-from harness.errors import DataError, StoppedError
+from harness.errands import Errand, record_failure
+from harness.errors import DataError, StoppedError, StorageError
+from harness.fitted import code_of, load_model, save_model
 from harness.given import score_given
 from harness.identity import content_digest
 from harness.models import make_model, notes, registered, with_cells
 from harness.predictions import PredictionWriter, open_predictions, with_controls, write_profiles
-from harness.pulse import Pulse, Stopwatch, peak_memory
+from harness.pulse import Pulse, Stopwatch, total_cost
+from harness.recorded import recorded, scratch_folder
+from harness.resources import STAGES
 from harness.results import write_scores
 from harness.runs import RunFolder
 from harness.score import PreparedTruth, Reading, prepare, score
 from harness.splits import parse_split
+from harness.stages import MODEL, PREDICTIONS, StageFiles
 from harness.store import open_store
 from harness.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
 
     from harness.models import Model
+    from harness.pulse import Cost
     from harness.scores import Scores
-    from harness.specs import TrialSpec
     from harness.tasks import Query, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
@@ -57,43 +59,12 @@ SCRATCH = "scratch"
 log = logging.getLogger("harness.trial")
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """A trial, and what a worker needs besides to carry it out.
-
-    Attributes
-    ----------
-    spec
-        What is computed.
-    run
-        The run folder, as a path that the worker can reach.
-    store
-        The screen, likewise.
-    suites
-        What to score by.
-    keep
-        What stays in the trial's folder after scoring.
-    threads
-        How many threads scoring may use.
-    given
-        The file of a prediction that was made elsewhere; `store` may then be a file, too.
-    """
-
-    spec: TrialSpec
-    run: str
-    store: str
-    suites: tuple[str, ...] = ("vcc2025",)
-    keep: tuple[str, ...] = ("scores", "profiles")
-    threads: int = 1
-    memory: str = "1GiB"
-    given: str = ""
-
-
 def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
     """Carry out a trial, and return its manifest; what it found is in the run folder.
 
     A trial whose predictions were kept is scored again, not fitted again. An exception leaves
-    ``failure.json`` beside the log, and goes on to the caller.
+    ``failure.json`` beside the log, and goes on to the caller. A call that ends before the scores
+    returns what it took.
 
     Parameters
     ----------
@@ -108,70 +79,63 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
         `report` said no.
     """
     run, trial = RunFolder(errand.run), errand.spec.id
+    earlier = run.manifest(trial) or {}
     paths.remove(run.of_trial(trial, "manifest.json"))
     paths.write_atomic(run.of_trial(trial, "spec.json"), errand.spec.to_json())
-    with _recorded(run.log(trial)) as show, Pulse(run, trial, show) as pulse:
+    goes_on = errand.stages[0] != STAGES[0]
+    with recorded(run.log(trial), goes_on=goes_on) as show, Pulse(run, trial, show) as pulse:
         log.info("%s: begins on %s", errand.spec, platform.node())
         try:
             if errand.given:
-                manifest = _score_given(errand, run, pulse)
+                said = _score_given(errand, run, pulse)
             else:
-                manifest = _carry_out(errand, _Ways(errand, run, report), pulse)
+                said = _carry_out(errand, _Ways(errand, run, report), pulse, earlier)
         except (Exception, SystemExit) as error:
             log.exception("failed")
+            if not isinstance(error, StorageError | MemoryError):  # no mistake of the model
+                paths.remove(run.of_trial(trial, "stages"))
             cause = "stopped" if isinstance(error, StoppedError) else "raised"
-            said = f"{type(error).__name__}: {error}"
-            record_failure(errand, said, traceback.format_exc(), cause=cause)
+            found = f"{type(error).__name__}: {error}"
+            record_failure(errand, found, traceback.format_exc(), cause=cause)
             raise
-    run.write_manifest(trial, manifest)
-    return manifest
+    if "scored" in said:
+        run.write_manifest(trial, said)
+    return said
 
 
-def record_failure(
-    errand: Errand, error: str, trace: str, *, cause: str = "raised", attempts: int = 1
-) -> None:
-    """Write down how an attempt failed; also for a worker that could not do so itself."""
-    run = RunFolder(errand.run)
-    failure = {
-        "trial": errand.spec.id,
-        "cause": cause,
-        "error": error,
-        "traceback": trace,
-        "attempts": attempts,
-        "host": platform.node(),
-        "log": run.log(errand.spec.id),
-    }
-    run.write_failure(errand.spec.id, failure)
-
-
-def _carry_out(errand: Errand, ways: _Ways, pulse: Pulse) -> dict[str, Any]:
-    """Fit, predict, score and keep; return the manifest."""
+def _carry_out(
+    errand: Errand, ways: _Ways, pulse: Pulse, earlier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fit, predict, score and keep; return the manifest, or what it took where that is not all."""
     trial, run = errand.spec.id, ways.run
-    kept = run.of_trial(trial, "predictions.zarr")
-    paths.remove(run.of_trial(trial, SCRATCH))
-    watch = Stopwatch(pulse)
-    with _scratch(run.of_trial(trial, SCRATCH)) as scratch:
-        notes: tuple[str, ...] = ()
-        predicted = kept
-        if not paths.is_published(kept, "zarr.json"):
-            predicted = paths.join(scratch, "predictions.zarr")
-            notes = ways.predict(predicted, scratch, watch)
+    kept, predicted = run.of_trial(trial, PREDICTIONS), ""
+    watch = Stopwatch(pulse, errand.gpus)
+    with scratch_folder(run.of_trial(trial, SCRATCH)) as scratch:
+        if paths.is_published(kept, "zarr.json"):
+            predicted, said = kept, tuple(earlier.get("notes", ()))
+            costs: dict[str, Cost] = dict(earlier.get("stages", {}))
+        else:
+            predicted, said = ways.predicted(scratch, watch)
+            costs = ways.between.costs
+        if "score" not in errand.stages:
+            return {"trial": trial, "stages": watch.costs}
         with watch.stage("score"):
             scores = ways.score(predicted)
         write_scores(run.results(trial), scores.frame.assign(trial=trial))
         if predicted != kept:
             ways.keep(scratch)
-    return _manifest(errand, scores.frame, watch.seconds, notes, ceiling=ways.ceiling)
+    ways.between.forget()
+    return _manifest(errand, scores.frame, costs | watch.costs, said, ceiling=ways.ceiling)
 
 
 def _score_given(errand: Errand, run: RunFolder, pulse: Pulse) -> dict[str, Any]:
     """Score a prediction that was made elsewhere; return the manifest."""
-    watch = Stopwatch(pulse)
+    watch = Stopwatch(pulse, errand.gpus)
     options = {"threads": errand.threads, "memory": errand.memory, "reference": run.reference}
     with watch.stage("score"):
         found = score_given(errand.spec, errand.store, errand.given, errand.suites, **options)
     write_scores(run.results(errand.spec.id), found.frame.assign(trial=errand.spec.id))
-    return _manifest(errand, found.frame, watch.seconds, (), ceiling=False)
+    return _manifest(errand, found.frame, watch.costs, (), ceiling=False)
 
 
 class _Ways:
@@ -180,7 +144,9 @@ class _Ways:
     def __init__(self, errand: Errand, run: RunFolder, report: Report | None = None) -> None:
         self.errand, self.run, self.spec = errand, run, errand.spec
         self.report = report
-        self.ceiling = registered()[self.spec.model].ceiling
+        known = registered()[self.spec.model]
+        self.ceiling = known.ceiling
+        self.between = StageFiles(run, self.spec.id, code_of(known.model))
         store = open_store(errand.store)
         if store.fingerprint != self.spec.fingerprint:
             raise DataError(
@@ -196,18 +162,59 @@ class _Ways:
             data=DataFactors.of(self.spec.data, self.spec.seed),
         )
 
-    def predict(self, path: str, scratch: str, watch: Stopwatch) -> tuple[str, ...]:
-        """Fit the model, write its predictions and profiles, and return its notes."""
-        task, spec = self.task, self.spec
+    def predicted(self, scratch: str, watch: Stopwatch) -> tuple[str, tuple[str, ...]]:
+        """Do what is asked for of fitting and predicting, and return the predictions and notes.
+
+        Nothing is returned where predictions are left to another call.
+        """
+        between, stages = self.between, self.errand.stages
+        if "predict" in between.records:
+            return between.path(PREDICTIONS), between.notes
+        if "predict" not in stages and "fit" in between.records:
+            return "", ()
         self._check_inputs()
+        view = self.task.replicate_view(self.spec.side) if self.ceiling else self.task.train_view()
+        queries = self.task.queries(self.spec.side, half=self.ceiling)
+        model = self._fitted(queries, view, scratch, watch)
+        if "predict" not in stages:
+            local = paths.join(scratch, MODEL)
+            save_model(model, local)
+            between.leave(local, MODEL)
+            between.finish("fit", watch.costs["fit"])
+            return "", ()
+        path = paths.join(scratch, PREDICTIONS)
+        said = self.predict(model, queries, view, path, watch)
+        if "score" not in stages:
+            self._leave(scratch)
+            between.finish("predict", watch.costs["predict"], notes=said)
+        return path, said
+
+    def _fitted(
+        self, queries: Sequence[Query], view: TrainView, scratch: str, watch: Stopwatch
+    ) -> Model:
+        """Return the model as an earlier call fitted it, or fit it now."""
+        spec = self.spec
+        if "fit" in self.between.records:
+            with self.between.fetched(MODEL) as folder:
+                return load_model(spec.model, dict(spec.parameters), spec.seed, folder, view)
         model = make_model(spec.model, dict(spec.parameters), spec.seed)
-        queries = task.queries(spec.side, half=self.ceiling)
-        view = task.replicate_view(spec.side) if self.ceiling else task.train_view()
         if getattr(model, "reports", False):
             judged = paths.join(scratch, "judged.zarr")
             setattr(model, "report_", partial(self._judge, model, queries, view, judged))  # noqa: B010 - a model need not have it
         with watch.stage("fit"):
             model.fit(view)
+        return model
+
+    def predict(
+        self,
+        model: Model,
+        queries: Sequence[Query],
+        view: TrainView,
+        path: str,
+        watch: Stopwatch,
+    ) -> tuple[str, ...]:
+        """Write a fitted model's predictions and profiles, and return its notes."""
+        task, spec = self.task, self.spec
         kept = "predictions" in self.errand.keep
         writer = PredictionWriter(
             path,
@@ -220,7 +227,8 @@ class _Ways:
         )
         with watch.stage("predict"):
             self._answer(model, queries, view, writer)
-        self._write_profiles(paths.join(scratch, "profiles.zarr"), queries, writer.profiles, view)
+        beside = f"{path.removesuffix(PREDICTIONS)}profiles.zarr"
+        self._write_profiles(beside, queries, writer.profiles, view)
         return notes(model)
 
     def _check_inputs(self) -> None:
@@ -274,7 +282,7 @@ class _Ways:
 
     def score(self, path: str) -> Scores:
         """Score the predictions at `path` against the held-out cells."""
-        kept = path == self.run.of_trial(self.spec.id, "predictions.zarr")
+        kept = path == self.run.of_trial(self.spec.id, PREDICTIONS)
         own = kept or "predictions" in self.errand.keep
         controls = None if own else self.task.shown_controls(self.spec.side)
         return score(
@@ -300,71 +308,34 @@ class _Ways:
         truth: PreparedTruth = _TRUTH["truth"]
         return truth
 
+    def _leave(self, scratch: str) -> None:
+        """Move what was predicted to where the call finds it that scores."""
+        for name in (PREDICTIONS, "profiles.zarr"):
+            if name == PREDICTIONS or "profiles" in self.errand.keep:
+                self.between.leave(paths.join(scratch, name), name)
+
     def keep(self, scratch: str) -> None:
-        """Move what the job keeps from the scratch folder to the trial's."""
+        """Move what the job keeps to the trial's folder, from where this or another call made it.
+
+        On an object store nothing can be moved, so it is fetched and sent again.
+        """
         for what in ("profiles", "predictions"):
             name = f"{what}.zarr"
             final = self.run.of_trial(self.spec.id, name)
             paths.remove(final)
-            if what in self.errand.keep:
+            if what not in self.errand.keep:
+                continue
+            if "predict" not in self.between.records:
                 paths.publish(paths.join(scratch, name), final, last="zarr.json")
-
-
-@contextmanager
-def _scratch(beside: str) -> Iterator[str]:
-    """Give a folder for what is deleted after scoring.
-
-    It lies in the trial's own folder, not under the machine's temporary one, so that what a killed
-    worker leaves behind is found and removed by the next attempt. A run on an object store has no
-    such place.
-    """
-    if paths.is_remote(beside):
-        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-            yield folder
-        return
-    Path(beside).mkdir(parents=True)
-    try:
-        yield beside
-    finally:
-        paths.remove(beside)
-
-
-@contextmanager
-def _recorded(path: str) -> Iterator[Callable[[], None]]:
-    """Send what is printed and logged in the block to the trial's log, which ends up at `path`.
-
-    The file is written as things happen where the run is local, so that a hanging trial can be
-    watched. On an object store it is put there at the end, and by each call of what is yielded.
-    """
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        local = Path(folder, "log.txt") if paths.is_remote(path) else Path(path)
-        handler = logging.FileHandler(local, mode="w", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root = logging.getLogger()
-        level, root.level = root.level, logging.INFO
-        root.addHandler(handler)
-
-        def show() -> None:
-            handler.flush()
-            if paths.is_remote(path):
-                paths.write_atomic(path, local.read_bytes())
-
-        try:
-            with redirect_stdout(handler.stream), redirect_stderr(handler.stream):
-                yield show
-        finally:
-            root.removeHandler(handler)
-            root.level = level
-            try:
-                show()
-            finally:
-                handler.close()
+                continue
+            with self.between.fetched(name) as made:
+                paths.publish(made, final, last="zarr.json")
 
 
 def _manifest(
     errand: Errand,
     frame: pd.DataFrame,
-    seconds: dict[str, float],
+    costs: Mapping[str, Cost],
     notes: tuple[str, ...],
     *,
     ceiling: bool,
@@ -379,8 +350,7 @@ def _manifest(
         "kept": sorted(errand.keep),
         "undefined": int(frame["value"].isna().sum()),
         "notes": list(notes),
-        "seconds": seconds,
-        "peak_memory": peak_memory(),
+        **total_cost(costs),
         "host": platform.node(),
         "harness": __version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

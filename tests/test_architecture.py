@@ -19,9 +19,9 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     for line in (
         "cli __main__",
         "scoring anchored",
-        "sweep search listening planning prediction_files trial_inputs preparation checking"
-        " cluster_checks conversion_cards | tables",
-        "executors | trial given pulse",
+        "sweep calls provenance search listening planning prediction_files trial_inputs preparation"
+        " checking cluster_checks conversion_cards | tables",
+        "executors | trial given fitted stages pulse recorded errands",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions foreign annotated | results cube"
@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " | job_checks search_checks parameter_checks | runs ledger"
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames",
-        "specs searches scoring_keys screen_names entries factors",
+        "specs resources searches scoring_keys screen_names entries factors",
         "declarations | kernels | statistics | input_files",
         "paths object_store",
         "errors",
@@ -43,12 +43,12 @@ ALLOWED = {
     "kernels": {"kernels"},
     "metrics": {"metrics", "kernels"},
     "models": {"models", "tasks", "loading", "cells", "kernels", "input_files", "errors"},
-    "executors": {"executors", "specs", "errors"},
+    "executors": {"executors", "specs", "resources", "errors"},
     "statistics": {"statistics"},
 }
 
 SOLE_IMPORTERS = {
-    "ray": {"executors.ray_cluster", "executors.ray_search"},
+    "ray": {"executors.ray_cluster", "executors.ray_search", "executors.ray_workers"},
     "cupy": {"kernels.backend"},
     "anndata": {"store", "store_writer", "sources", "convert", "frames"},
     "dask": {"convert"},

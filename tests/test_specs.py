@@ -8,12 +8,12 @@ import pytest
 from harness import errors
 from harness.expansion import Screen, SplitChoice, expand
 from harness.job_checks import Known, check_job
+from harness.resources import Resources
 from harness.screen_names import parse_simulated
 from harness.settings import settings
 from harness.specs import (
     CELLS,
     Job,
-    Resources,
     TrialSpec,
     check_cluster,
     read_cluster,

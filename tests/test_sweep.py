@@ -152,7 +152,10 @@ def test_kept_predictions_are_scored_again_without_fitting(job: Path) -> None:
     assert (plan.scoring, plan.done) == ({trial}, frozenset())
     assert run_job(str(job), folder, "inline").ran == 1
     stages = json.loads(manifest.read_text(encoding="utf-8"))["seconds"]
-    assert set(stages) == {"score"}
+    assert set(stages) == {"fit", "predict", "score"}  # what fitting took then still counts
+    log = Path(first.plan.run.log(trial)).read_text(encoding="utf-8")
+    assert "score: begins" in log
+    assert "fit: begins" not in log
     assert Results(folder).scores.equals(before)
 
 

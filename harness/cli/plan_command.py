@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.planning import Estimate
+    from harness.resources import Part
     from harness.sweep import Plan
 
 
@@ -38,29 +39,39 @@ def plan_(job: str, *, run: Annotated[str | None, Parameter(name=["--run", "-o"]
 def summary(plan: Plan) -> Table:
     """Return the trials of a plan, counted by model, with totals and needs below."""
     table = Table(title=f"{plan.path.name} → {plan.run.path}", title_justify="left", box=None)
-    for heading in ("model", "trials", "done", "to score", "to run", "s/trial"):
+    for heading in ("model", "trials", "done", "to score", "to run", "s/trial", "peak memory"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     known = estimates(plan)
     for model, found in known.items():
         took = "—" if found.seconds is None else f"{found.seconds:.2g}"
-        table.add_row(model, *_counts(plan, model), took)
+        held = "—" if found.memory is None else f"{found.memory / 1e6:.0f} MB"
+        table.add_row(model, *_counts(plan, model), took, held)
     table.add_section()
     table.add_row("all", *_counts(plan), style="bold")
-    needs = plan.resources
-    memory = f", {needs.memory} of memory" if needs.memory else ""
     seeds, folds = (len({getattr(t, name) for t in plan.trials}) for name in ("seed", "fold"))
     named = (dict.fromkeys(getattr(t, key) for t in plan.trials) for key in ("dataset", "split"))
     places = filter(None, (", ".join(filter(None, names)) for names in named))
     table.caption = (
         f"{' · '.join(places)} · {folds} folds · "
-        f"{seeds} seeds. Each trial needs {needs.cpus:g} CPUs, {needs.gpus:g} GPUs{memory}. "
-        f"{_left(known.values(), needs.cpus)}"
+        f"{seeds} seeds. Each trial: {'; '.join(map(_needs, plan.parts))}. {_left(known.values())}"
     )
     table.caption_justify = "left"
     return table
 
 
-def _left(found: Iterable[Estimate], cpus: float) -> str:
+def _needs(part: Part) -> str:
+    """Return ``fit and predict with 1 CPU, 0.5 GPUs``."""
+    needs = part.needs
+    amounts = [f"{needs.cpus:g} CPU{'' if needs.cpus == 1 else 's'}"]
+    if needs.gpus:
+        amounts.append(f"{needs.gpus:g} GPU{'' if needs.gpus == 1 else 's'}")
+    if needs.memory:
+        amounts.append(f"{needs.memory} of memory")
+    amounts += [f"{number:g} {name}" for name, number in needs.custom.items()]
+    return f"{' and '.join(part.stages)} with {', '.join(amounts)}"
+
+
+def _left(found: Iterable[Estimate]) -> str:
     """Return what is left to do, as far as what ran before tells."""
     due = [one for one in found if one.n_missing]
     told = [one for one in due if one.left is not None]
@@ -72,10 +83,12 @@ def _left(found: Iterable[Estimate], cpus: float) -> str:
     )
     if not told:
         return unknown
-    hours = sum(one.left or 0.0 for one in told) * cpus / 3600
-    size = sum(one.n_missing * (one.size or 0.0) for one in told)
-    kept = f" and {size / 1e6:.3g} MB in the run folder" if size else ""
-    return f"Left, by what ran before: {hours:.2g} CPU-hours{kept}. {unknown}".strip()
+    amounts = [f"{sum(one.cpu_seconds or 0.0 for one in told) / 3600:.2g} CPU-hours"]
+    if gpu := sum(one.gpu_seconds or 0.0 for one in told):
+        amounts.append(f"{gpu / 3600:.2g} GPU-hours")
+    if size := sum(one.n_missing * (one.size or 0.0) for one in told):
+        amounts.append(f"{size / 1e6:.3g} MB in the run folder")
+    return f"Left, by what ran before: {', '.join(amounts)}. {unknown}".strip()
 
 
 def _counts(plan: Plan, model: str | None = None) -> list[str]:

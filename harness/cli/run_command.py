@@ -14,9 +14,9 @@ from harness.sweep import run_job
 from harness.tables import write_tables
 
 if TYPE_CHECKING:
+    from harness.errands import Errand
     from harness.executors import Outcome
     from harness.sweep import Plan, Report
-    from harness.trial import Errand
 
 SHOWN_FAILURES = 8
 

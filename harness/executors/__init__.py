@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.executors.base import Call, Executor, Outcome, attempt
+from harness.executors.base import Call, Executor, Outcome, Worker, attempt
 from harness.executors.inline import InlineExecutor
 
 if TYPE_CHECKING:
     from harness.specs import ClusterSpec
 
-__all__ = ["Call", "Executor", "InlineExecutor", "Outcome", "attempt", "open_executor"]
+__all__ = ["Call", "Executor", "InlineExecutor", "Outcome", "Worker", "attempt", "open_executor"]
 
 
 def open_executor(cluster: ClusterSpec | None) -> Executor:

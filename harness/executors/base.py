@@ -5,6 +5,8 @@ they finish. It knows nothing of trials. The contract, which ``tests/contracts/e
 every implementation to:
 
 - one outcome for each call, whatever happens to it; the others go on;
+- a call may be followed by another (`then`), with needs of its own: it is made once the first has
+  returned, before calls that were not begun, and the outcome is that of the last one made;
 - calls are taken from the iterable only as room appears, so that a job of any length costs the
   driver no more than the calls in flight;
 - an exception raised by the function is recorded and not retried: it would be raised again;
@@ -24,12 +26,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.specs import Resources
+from harness.executors.pinning import pinned
+from harness.resources import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Cause = Literal["", "raised", "lost", "memory", "time", "stalled"]
+
+Worker = Literal["shared", "fresh", "lasting"]
+"""Which process carries a call: any; one of its own, which ends with it, so that nothing of a GPU's
+memory is left; one that stays for others with the same needs, so that what is on the GPU stays."""
 
 
 class TimeLimitError(Exception):
@@ -45,8 +52,16 @@ class Call:
     limit_s
         Wall time after which an attempt is ended; None for no limit.
     stall_s, silence
-        An attempt is ended when `silence()`, asked in the driver, is more seconds than `stall_s`:
-        how long the worker has given no sign of life, 0 before its first.
+        An attempt is ended when `silence`, asked in the driver with the time at which the attempt
+        was submitted, is more seconds than `stall_s`: how long its worker has given no sign of
+        life, 0 before its first.
+    age
+        Asked likewise: how many seconds ago the worker began, 0 where nobody knows. It tells a
+        worker that was ended at its limit from one that was lost after a long wait for its turn.
+    worker
+        Which process carries it; all the same where there is one only.
+    then
+        What to call when this has returned.
     """
 
     key: str
@@ -55,12 +70,15 @@ class Call:
     resources: Resources = field(default_factory=Resources)
     limit_s: float | None = None
     stall_s: float | None = None
-    silence: Callable[[], float] | None = None
+    silence: Callable[[float], float] | None = None
+    age: Callable[[float], float] | None = None
+    worker: Worker = "shared"
+    then: Call | None = None
 
     @property
     def for_worker(self) -> Call:
         """The call as it travels: without what only the driver asks."""
-        return replace(self, silence=None)
+        return replace(self, silence=None, age=None, then=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +129,7 @@ class Executor(Protocol):
 
 
 def attempt(call: Call) -> Outcome:
-    """Run one call here; a failure becomes data, so that one bad trial cannot stop a sweep.
+    """Run one call here, on its threads; a failure becomes data: one bad trial stops no sweep.
 
     ``SystemExit`` counts as a failure too: a model that calls ``sys.exit`` must not end the sweep.
     ``KeyboardInterrupt`` passes through, since it is the user's.
@@ -119,7 +137,7 @@ def attempt(call: Call) -> Outcome:
     start = time.perf_counter()
     host = platform.node()
     try:
-        with time_limit(call.limit_s):
+        with pinned(call.resources.threads), time_limit(call.limit_s):
             value = call.function(*call.args)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the only place that may
         return Outcome(

@@ -6,8 +6,6 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from threadpoolctl import threadpool_limits
-
 from harness.executors.base import attempt
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from harness.executors.base import Call, Outcome
-    from harness.specs import Resources
+    from harness.resources import Resources
 
 
 @contextmanager
@@ -39,9 +37,8 @@ def _gpus(number: float) -> Iterator[None]:
 class InlineExecutor:
     """Runs each call where it stands, so that a debugger and a profiler see everything.
 
-    BLAS gets as many threads as the call asks CPUs for, as it would on a cluster: sums of floats
-    depend on how they are divided, and the two must agree. A call that asks for no GPU sees none,
-    as on a cluster; CUDA, once started in it, stays without for the rest of the process.
+    A call that asks for no GPU sees none, as on a cluster; CUDA, once started in it, stays without
+    for the rest of the process.
     """
 
     def __enter__(self) -> Self:
@@ -56,6 +53,14 @@ class InlineExecutor:
     def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in order."""
         for call in calls:
-            with threadpool_limits(max(1, int(call.resources.cpus))), _gpus(call.resources.gpus):
-                outcome = attempt(call)
-            yield outcome
+            yield _outcome(call)
+
+
+def _outcome(call: Call) -> Outcome:
+    """Return what becomes of a call and, while all goes well, of those that follow it."""
+    while True:
+        with _gpus(call.resources.gpus):
+            outcome = attempt(call)
+        if outcome.failed or call.then is None:
+            return outcome
+        call = call.then

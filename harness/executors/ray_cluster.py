@@ -8,7 +8,6 @@ run folder before it answers, so that a dead driver or head node loses nothing t
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import time
@@ -31,29 +30,29 @@ from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
+    RayActorError,
     RayError,
     TaskCancelledError,
     WorkerCrashedError,
 )
 
 from harness.errors import ClusterError
-from harness.executors.base import Call, Cause, Outcome, attempt
+from harness.executors.base import Call, Cause, Outcome
+from harness.executors.ray_workers import Workers, in_rays_words, nodes
 from harness.executors.reaching import why_unreachable
+from harness.resources import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
 
-    from harness.specs import ClusterSpec, Resources
+    from harness.resources import Resources
+    from harness.specs import ClusterSpec
 
 POLL_SECONDS = 1.0
 """How long one wait lasts, so that Ctrl-C is never answered late."""
 
-LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, TaskCancelledError)
-
-
-GRACE_SECONDS = 10.0
-"""How long after its time limit a call that cannot hear the alarm is killed with its worker."""
+LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, TaskCancelledError, RayActorError)
 
 MORE_MEMORY = 2
 """What a call killed for its memory gets on its second attempt, as a multiple."""
@@ -61,12 +60,17 @@ MORE_MEMORY = 2
 
 @dataclass(slots=True)
 class _Flight:
-    """A call that is running somewhere."""
+    """A call that is running somewhere, or is to run; when its last attempt was submitted."""
 
     call: Call
     attempts: int = 0
-    started: float = 0.0
+    submitted: float = 0.0
     ended: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the last attempt was submitted."""
+        return time.time() - self.submitted
 
 
 class RayExecutor:
@@ -102,32 +106,28 @@ class RayExecutor:
         """
         if self.cluster.autoscaling:
             return
-        nodes = [node["Resources"] for node in _nodes()]
+        found = [node["Resources"] for node in nodes()]
         for need in needs:
-            asked = _in_rays_words(need)
-            if not any(_has(node, asked) for node in nodes):
-                raise ClusterError(_too_much(asked, nodes))
+            asked = in_rays_words(need)
+            if not any(_has(node, asked) for node in found):
+                raise ClusterError(_too_much(asked, found))
 
     def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in the order in which they finish."""
-        waiting = iter(calls)
-        again: deque[_Flight] = deque()
-        flying: dict[Any, _Flight] = {}
-        room = self.cluster.max_in_flight or _room()
-        while True:
-            while len(flying) < room and (flight := _next_flight(again, waiting)):
-                flying[_submit(flight)] = flight
-            if not flying:
-                return
-            ready, _ = ray.wait(list(flying), timeout=POLL_SECONDS, fetch_local=True)
-            for reference in ready:
-                flight = flying.pop(reference)
-                outcome = _collect(reference, flight)
-                if self._worth_another(outcome):
-                    again.append(_with_more_memory(flight) if outcome.cause == "memory" else flight)
-                else:
-                    yield outcome
-            _end_silent(flying)
+        waiting, course = iter(calls), _Course(self.cluster.max_in_flight or _room())
+        try:
+            while course.fill(waiting):
+                for flight, outcome in course.landed():
+                    if self._worth_another(outcome):
+                        again = outcome.cause == "memory"
+                        course.put_back(_with_more_memory(flight) if again else flight)
+                    elif outcome.failed or flight.call.then is None:
+                        yield outcome
+                    else:
+                        course.put_back(_Flight(flight.call.then))
+                course.end_silent()
+        finally:
+            course.workers.release(0.0)
 
     def _worth_another(self, outcome: Outcome) -> bool:
         """Whether the worker was lost, and the call may be tried on another.
@@ -140,46 +140,61 @@ class RayExecutor:
         return outcome.cause == "memory" and outcome.attempts <= min(1, self.cluster.retries)
 
 
-def _next_flight(again: deque[_Flight], waiting: Iterator[Call]) -> _Flight | None:
-    """Return the next call to submit, those to be tried again first; None when there is none."""
-    if again:
-        return again.popleft()
-    call = next(waiting, None)
-    return None if call is None else _Flight(call)
+class _Course:
+    """The calls that were begun: those that are with Ray, and those that wait for their turn.
 
-
-def _submit(flight: _Flight) -> Any:
-    """Submit one attempt, and return Ray's reference to its outcome."""
-    flight.attempts += 1
-    flight.started = time.perf_counter()
-    options = _task_options(flight.call.resources)
-    task = ray.remote(_attempt_in_worker).options(name=flight.call.key, max_retries=0, **options)
-    return task.remote(flight.call.for_worker)
-
-
-def _attempt_in_worker(call: Call) -> Outcome:
-    """Run a call in a worker of its own, which dies if the call outlives its limit unheard.
-
-    The watchdog is a thread of C that needs no interpreter: it works when nothing else does.
+    Calls that were begun go before new ones, so that what lies between two stages of a trial does
+    not pile up.
     """
-    if call.limit_s is None:
-        return attempt(call)
-    faulthandler.dump_traceback_later(call.limit_s + GRACE_SECONDS, exit=True)
-    try:
-        return attempt(call)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.workers = Workers()
+        self.flying: dict[Any, _Flight] = {}
+        self.queue: deque[_Flight] = deque()
 
-def _end_silent(flying: dict[Any, _Flight]) -> None:
-    """Kill the workers of calls that have given no sign of life for too long."""
-    for reference, flight in flying.items():
-        call = flight.call
-        if call.stall_s is None or call.silence is None or flight.ended:
-            continue
-        if (silent := call.silence()) > call.stall_s:
-            flight.ended = f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
-            ray.cancel(reference, force=True)
+    def fill(self, waiting: Iterator[Call]) -> bool:
+        """Submit what there is room for, and return whether anything is left to wait for."""
+        for _ in range(len(self.queue)):
+            self._submit(self.queue.popleft())
+        while len(self.flying) + len(self.queue) < self.room:
+            call = next(waiting, None)
+            if call is None:
+                break
+            self._submit(_Flight(call))
+        return bool(self.flying or self.queue)
+
+    def put_back(self, flight: _Flight) -> None:
+        """Let a call be made next, as soon as there is room for it."""
+        self.queue.append(flight)
+
+    def landed(self) -> Iterator[tuple[_Flight, Outcome]]:
+        """Yield the calls that are over, after a short wait for one to be."""
+        ready, _ = ray.wait(list(self.flying), timeout=POLL_SECONDS, fetch_local=True)
+        for reference in ready:
+            flight = self.flying.pop(reference)
+            outcome = _collect(reference, flight)
+            self.workers.ended(reference, lost=outcome.cause not in ("", "raised"))
+            yield flight, outcome
+        self.workers.release()
+
+    def end_silent(self) -> None:
+        """Kill the workers of calls that have given no sign of life for too long."""
+        for reference, flight in self.flying.items():
+            call = flight.call
+            if call.stall_s is None or call.silence is None or flight.ended:
+                continue
+            if (silent := call.silence(flight.submitted)) > call.stall_s:
+                flight.ended = f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
+                self.workers.kill(reference)
+
+    def _submit(self, flight: _Flight) -> None:
+        if not self.workers.room_for(flight.call):
+            self.queue.append(flight)
+            return
+        flight.attempts += 1
+        flight.submitted = time.time()
+        self.flying[self.workers.submit(flight.call)] = flight
 
 
 def _with_more_memory(flight: _Flight) -> _Flight:
@@ -188,7 +203,7 @@ def _with_more_memory(flight: _Flight) -> _Flight:
     One that declared nothing asks for half of the largest node: it then has few neighbours.
     """
     needs = flight.call.resources
-    most = int(max((node["Resources"].get("memory", 0.0) for node in _nodes()), default=0.0))
+    most = int(max((node["Resources"].get("memory", 0.0) for node in nodes()), default=0.0))
     asked = needs.memory_bytes * MORE_MEMORY if needs.memory_bytes else most // MORE_MEMORY
     flight.call = replace(flight.call, resources=needs.with_memory(min(asked, most)))
     return flight
@@ -214,7 +229,8 @@ def _why_lost(flight: _Flight) -> Cause:
     if flight.ended:
         return "stalled"
     limit = flight.call.limit_s
-    return "time" if limit and time.perf_counter() - flight.started > limit else "lost"
+    age = flight.call.age(flight.submitted) if flight.call.age else flight.seconds
+    return "time" if limit and age > limit else "lost"
 
 
 def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
@@ -225,7 +241,7 @@ def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
         error=flight.ended or f"{type(error).__name__}: {first_line}",
         traceback=str(error),
         attempts=flight.attempts,
-        seconds=time.perf_counter() - flight.started,
+        seconds=flight.seconds,
     )
 
 
@@ -252,25 +268,6 @@ def _nobody(address: str, reason: str) -> ClusterError:
     )
 
 
-def _task_options(resources: Resources) -> dict[str, Any]:
-    """Return a call's needs in Ray's words."""
-    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-    if resources.memory_bytes is not None:
-        options["memory"] = resources.memory_bytes
-    return options
-
-
-def _nodes() -> list[dict[str, Any]]:
-    """Return what Ray says of each node that lives."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node for node in nodes if node["Alive"]]
-
-
-def _in_rays_words(need: Resources) -> dict[str, float]:
-    asked = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_bytes or 0}
-    return {name: number for name, number in asked.items() if number}
-
-
 def _has(node: dict[str, float], asked: dict[str, float]) -> bool:
     return all(node.get(name, 0) >= number for name, number in asked.items())
 
@@ -281,10 +278,10 @@ def _too_much(asked: dict[str, float], nodes: list[dict[str, float]]) -> str:
     found = "; ".join(f"{number} with {amounts}" for amounts, number in kinds.items())
     several = "s" * (len(nodes) != 1)
     return (
-        f"No node of the Ray cluster has {_amounts(asked, missing=False)}, which one trial needs. "
-        f"Found {len(nodes)} node{several}, the largest first: {found or 'none'}. Ask for less "
-        "under `resources:` in the job, or run it where there is such a node; the file of a "
-        "cluster that starts nodes as they are needed says `autoscaling: true`."
+        f"No node of the Ray cluster has {_amounts(asked, missing=False)}, which one call of a "
+        f"trial needs. Found {len(nodes)} node{several}, the largest first: {found or 'none'}. "
+        "Ask for less under `resources:` in the job, or run it where there is such a node; the "
+        "file of a cluster that starts nodes as they are needed says `autoscaling: true`."
     )
 
 
@@ -301,7 +298,13 @@ def _amounts(resources: dict[str, float], *, missing: bool = True) -> str:
     ]
     if memory := resources.get("memory", 0):
         amounts.append(f"{memory / 2**30:.1f} GiB")
+    amounts += [f"{number:g} {name}" for name, number in resources.items() if _is_custom(name)]
     return ", ".join(amounts)
+
+
+def _is_custom(name: str) -> bool:
+    """Whether a resource is one that somebody named, not Ray's own, such as a node's address."""
+    return name not in BUILT_IN and not name.startswith("node:")
 
 
 def _room() -> int:

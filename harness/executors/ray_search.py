@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
-    from harness.specs import Resources
+    from harness.resources import Resources
 
 EVER = 10**9
 """More steps than any fit has."""

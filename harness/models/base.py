@@ -52,6 +52,10 @@ class Model(Protocol):
 
     A model that answers a query by something weaker than what it stands for, since it cannot do
     better, says so in `notes_`, a list of sentences that `predict` begins anew.
+
+    Where fit and predict are calls of their own, a fitted model is pickled in between. One that
+    cannot be, or should not, has two more methods: ``save(folder)`` writes what it learned into an
+    empty folder, and ``restore(folder, train)`` reads it into a model with the same parameters.
     """
 
     def fit(self, train: TrainView) -> Self:

@@ -6,11 +6,14 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.executors import Call
+from harness.resources import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +111,63 @@ def a_call_that_outlives_its_limit_is_ended(executor: Executor) -> None:
     assert outcomes["slow"].seconds < 10
 
 
+def note(path: str, text: str) -> str:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(text)
+    return text
+
+
+def a_call_is_followed_by_the_next_of_its_chain(executor: Executor) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "notes"))
+        needs = (Resources(cpus=1), Resources(cpus=2), Resources(cpus=0.5))
+        first, second, third = (
+            Call("a", note, (path, text), need) for text, need in zip("abc", needs, strict=True)
+        )
+        chain = replace(first, then=replace(second, then=third))
+        [outcome] = executor.run([chain])
+        assert outcome.value == "c"
+        assert Path(path).read_text(encoding="utf-8") == "abc"
+
+
+def nothing_follows_a_call_that_fails(executor: Executor) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "notes"))
+        bad = Call("bad", fail, ("no",), then=Call("bad", note, (path, "never")))
+        outcomes = run(executor, bad, Call("good", square, (2,)))
+        assert (outcomes["bad"].cause, outcomes["good"].value) == ("raised", 4)
+        assert not Path(path).exists()
+
+
+def threads() -> dict[str, int]:
+    """Return how many threads each library would use."""
+    import numba
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    found = {pool["user_api"]: pool["num_threads"] for pool in threadpool_info()}
+    return found | {
+        "numba": numba.get_num_threads(),
+        "programs": int(os.environ["OMP_NUM_THREADS"]),
+    }
+
+
+def a_call_has_the_threads_that_it_asked_for(executor: Executor) -> None:
+    import numba
+
+    for cpus in (2, 1):
+        # Twice: the first loads the libraries in its worker, the second finds them there.
+        calls = [Call(str(i), threads, (), Resources(cpus=cpus)) for i in range(2)]
+        for found in (outcome.value for outcome in executor.run(calls)):
+            assert found["blas"] == found["programs"] == cpus
+        assert found["numba"] == min(cpus, numba.config.NUMBA_NUM_THREADS)
+
+
 CONTRACT = (
+    a_call_is_followed_by_the_next_of_its_chain,
+    nothing_follows_a_call_that_fails,
+    a_call_has_the_threads_that_it_asked_for,
     a_call_that_outlives_its_limit_is_ended,
     every_call_has_one_outcome,
     a_call_that_raises_does_not_stop_the_others,

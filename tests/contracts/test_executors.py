@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.errors import ClusterError
 from harness.executors import Call, InlineExecutor, open_executor
-from harness.specs import ClusterSpec, Resources
+from harness.resources import Resources
+from harness.specs import ClusterSpec
 from tests.contracts import executor as contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harness.executors import Executor
+    from harness.executors import Executor, Worker
 
 
 @pytest.fixture(scope="module")
 def ray_executor() -> Iterator[Executor]:
     cluster = ClusterSpec(
-        kind="local", num_cpus=2, object_store_memory="80MiB", max_in_flight=4, retries=2
+        kind="local",
+        num_cpus=2,
+        num_gpus=2,
+        object_store_memory="80MiB",
+        max_in_flight=4,
+        retries=2,
     )
     with open_executor(cluster) as executor:
         yield executor
@@ -47,9 +54,82 @@ def test_a_call_that_no_node_could_run_is_refused_with_what_there_is(
     ray_executor.check(Resources(cpus=2), Resources(cpus=0.5, memory="1MiB"))
     with pytest.raises(
         ClusterError,
-        match=r"has 1 CPU, 2 GPUs, .* Found 1 node, the largest first: 1 with 2 CPUs, 0 GPUs",
+        match=r"has 1 CPU, 3 GPUs, .* Found 1 node, the largest first: 1 with 2 CPUs, 2 GPUs",
     ):
-        ray_executor.check(Resources(cpus=1), Resources(cpus=1, gpus=2))
+        ray_executor.check(Resources(cpus=1), Resources(cpus=1, gpus=3))
+    with pytest.raises(ClusterError, match=r"has 1 CPU, 2 big_disk, which"):
+        ray_executor.check(Resources(custom={"big_disk": 2}))
+
+
+def where(gpus: bool = False) -> tuple[int, str]:
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.mark.ray
+def test_a_fit_on_a_gpu_has_a_process_of_its_own(ray_executor: Executor) -> None:
+    def pids(worker: Worker) -> list[int]:
+        calls = [Call(str(i), where, (), Resources(gpus=1), worker=worker) for i in range(4)]
+        return [outcome.value[0] for outcome in ray_executor.run(calls)]
+
+    assert len(set(pids("fresh"))) == 4
+    assert len(set(pids("lasting"))) <= 2
+
+
+@pytest.mark.ray
+def test_scoring_on_a_share_of_a_gpu_stays_in_its_processes(ray_executor: Executor) -> None:
+    needs = Resources(cpus=0.5, gpus=0.5)
+    calls = [Call(str(i), where, (), needs, worker="lasting") for i in range(12)]
+    found = [outcome.value for outcome in ray_executor.run(calls)]
+    assert len(found) == 12
+    assert len({pid for pid, _ in found}) <= 4
+    assert {gpu for _, gpu in found} <= {"0", "1"}
+
+
+@pytest.mark.ray
+def test_a_lasting_worker_that_dies_costs_one_attempt(
+    ray_executor: Executor, tmp_path: Path
+) -> None:
+    needs, marker = Resources(gpus=1), str(tmp_path / "died")
+    calls = [Call("dies", contract.die_once, (marker,), needs, worker="lasting")]
+    calls += [Call(str(i), where, (), needs, worker="lasting") for i in range(4)]
+    outcomes = contract.run(ray_executor, *calls)
+    assert (outcomes["dies"].value, outcomes["dies"].attempts) == ("survived", 2)
+    assert not any(outcome.failed for outcome in outcomes.values())
+
+
+@pytest.mark.ray
+def test_a_lasting_worker_gives_way_to_a_fit_that_needs_its_gpu(
+    ray_executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.executors import ray_workers
+
+    monkeypatch.setattr(ray_workers.Workers.release, "__defaults__", (0.5,))
+    both = Resources(gpus=2)
+    calls = [Call("score", where, (), Resources(gpus=1), worker="lasting")]
+    calls += [Call(str(i), where, (), both, worker="fresh") for i in range(2)]
+    outcomes = contract.run(ray_executor, *calls)
+    seen = {key: outcome.value[1] for key, outcome in outcomes.items()}
+    assert (len(seen["score"]), seen["0"], seen["1"]) == (1, "0,1", "0,1")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("worker", ["shared", "lasting"])
+def test_a_worker_that_waited_long_is_lost_and_not_late(
+    ray_executor: Executor, tmp_path: Path, worker: Worker
+) -> None:
+    """Its limit counts from when it began, which the run folder says, not from its submission."""
+    marker = str(tmp_path / "died")
+    call = Call("dies", contract.die_once, (marker,), limit_s=0.01, worker=worker, age=lambda s: 0)
+    outcome = contract.run(ray_executor, call)["dies"]
+    assert (outcome.value, outcome.attempts) == ("survived", 2)
+
+
+@pytest.mark.ray
+def test_a_silent_call_on_a_lasting_worker_is_ended(ray_executor: Executor) -> None:
+    needs = Resources(gpus=1)
+    silent = Call("silent", contract.hang, (), needs, None, 20.0, lambda since: 21.0)
+    outcome = contract.run(ray_executor, replace(silent, worker="lasting"))["silent"]
+    assert (outcome.cause, outcome.attempts) == ("stalled", 1)
 
 
 def test_a_cluster_that_may_grow_refuses_nothing() -> None:
@@ -93,7 +173,7 @@ def test_a_call_that_hears_no_alarm_dies_with_its_worker(ray_executor: Executor)
 
 @pytest.mark.ray
 def test_a_silent_call_is_ended(ray_executor: Executor) -> None:
-    silent = Call("silent", contract.hang, stall_s=20.0, silence=lambda: 21.0)
+    silent = Call("silent", contract.hang, stall_s=20.0, silence=lambda since: 21.0)
     outcome = contract.run(ray_executor, silent)["silent"]
     assert (outcome.cause, outcome.attempts) == ("stalled", 1)
     assert outcome.error == "no sign of life for 21 s, limit 20 s"

@@ -1,0 +1,66 @@
+"""What a worker is given of a trial, and how it, or whoever waits for it, says that it failed."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.resources import STAGES
+from harness.runs import RunFolder
+
+if TYPE_CHECKING:
+    from harness.specs import TrialSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A trial, and what a worker needs besides to carry it out.
+
+    Attributes
+    ----------
+    spec
+        What is computed.
+    run
+        The run folder, as a path that the worker can reach.
+    store
+        The screen, likewise.
+    suites
+        What to score by.
+    keep
+        What stays in the trial's folder after scoring.
+    threads, gpus
+        How many threads scoring may use; how many GPUs are held the while.
+    given
+        The file of a prediction that was made elsewhere; `store` may then be a file, too.
+    stages
+        Which stages this call carries out, those that are done already aside.
+    """
+
+    spec: TrialSpec
+    run: str
+    store: str
+    suites: tuple[str, ...] = ("vcc2025",)
+    keep: tuple[str, ...] = ("scores", "profiles")
+    threads: int = 1
+    memory: str = "1GiB"
+    given: str = ""
+    stages: tuple[str, ...] = STAGES
+    gpus: float = 0.0
+
+
+def record_failure(
+    errand: Errand, error: str, trace: str, *, cause: str = "raised", attempts: int = 1
+) -> None:
+    """Write down how an attempt failed; also for a worker that could not do so itself."""
+    run = RunFolder(errand.run)
+    failure = {
+        "trial": errand.spec.id,
+        "cause": cause,
+        "error": error,
+        "traceback": trace,
+        "attempts": attempts,
+        "host": platform.node(),
+        "log": run.log(errand.spec.id),
+    }
+    run.write_failure(errand.spec.id, failure)
