@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pandas as pd
@@ -206,7 +207,7 @@ def test_few_pairs_are_warned_of() -> None:
 def test_many_settings_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     results = results_of(*HAND)
     whole = compare(results, baseline="mean", bootstrap=FEW)
-    monkeypatch.setattr("harness.tables.estimates._DRAWN_AT_ONCE", 1)
+    monkeypatch.setattr("harness.tables.drawing._DRAWN_AT_ONCE", 1)
     pd.testing.assert_frame_equal(
         compare(results, baseline="mean", bootstrap=FEW).frame, whole.frame
     )
@@ -218,6 +219,55 @@ def test_many_settings_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -
 def test_an_impossible_bootstrap_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least 1 draw and a level between 0 and 1"):
         Bootstrap(**given)
+
+
+def test_seeds_are_a_second_level_of_the_interval() -> None:
+    same = [{"model": "m", "seed": seed, "scores": {MAE: [0.2] * 9}} for seed in range(3)]
+    other = [{"model": "m", "seed": s, "scores": {MAE: [0.1 * s + 0.1] * 9}} for s in range(3)]
+    for trials, spread in ((same, 0.0), (other, 0.2)):
+        row = row_of(compare(results_of(*trials), bootstrap=FEW), "m")
+        assert row[MAE] == pytest.approx(0.2)
+        assert row[f"{MAE}_high"] - row[f"{MAE}_low"] == pytest.approx(spread)
+
+
+def test_folds_that_test_the_same_pairs_are_repeats() -> None:
+    trials = [{"model": "m", "fold": f, "scores": {MAE: [0.1 * f + 0.1] * 9}} for f in range(3)]
+    row = row_of(compare(results_of(*trials), bootstrap=FEW), "m")
+    assert (row[f"{MAE}_low"], row[f"{MAE}_high"]) == (pytest.approx(0.1), pytest.approx(0.3))
+
+
+def test_a_repeat_that_failed_does_not_narrow_an_interval() -> None:
+    seeds = [{"model": "m", "seed": s, "scores": {MAE: [0.1 * s + 0.1] * 9}} for s in range(2)]
+    lost = {"model": "m", "seed": 2, "state": "failed", "scores": {}}
+    frames = [
+        compare(results_of(*trials, state="done"), bootstrap=FEW).frame
+        for trials in (seeds, [*seeds, lost])
+    ]
+    for suffix in ("", "_low", "_high"):
+        assert frames[0][MAE + suffix].tolist() == frames[1][MAE + suffix].tolist()
+
+
+def test_what_is_not_told_from_the_best_is_marked_by_the_paired_difference(
+    rng: np.random.Generator,
+) -> None:
+    pair = rng.normal(size=30)  # far larger than the differences: unpaired, nothing is told apart
+    noise = 0.05 * rng.normal(size=30)
+    scores = {"best": pair, "near": pair + noise - noise.mean() + 0.001, "far": pair + 0.1 + noise}
+    table = compare(
+        results_of(*({"model": name, "scores": {MAE: v}} for name, v in scores.items())),
+        bootstrap=FEW,
+    )
+    assert [bool(row_of(table, name)[f"{MAE}_tie"]) for name in scores] == [False, True, False]
+    assert "#2 ≈" in table.to_markdown()
+    assert "≈ not told from the best" in footer_of(table)
+
+
+def test_a_tie_is_over_the_pairs_that_both_have() -> None:
+    trials = (
+        {"model": "best", "scores": {MAE: [0.1, 0.2, 0.3, np.nan]}},
+        {"model": "other", "scores": {MAE: [0.1, 0.2, 0.3, 9.0]}},
+    )
+    assert row_of(compare(results_of(*trials), bootstrap=FEW), "other")[f"{MAE}_tie"]
 
 
 # --- what is missing ----------------------------------------------------------------------------
@@ -346,6 +396,27 @@ def test_csv_gives_the_numbers_unrounded() -> None:
     found = pd.read_csv(StringIO(table.to_csv()), float_precision="round_trip")
     assert found[MAE].tolist() == table.frame[MAE].tolist()
     assert found["combined_high"].tolist() == table.frame["combined_high"].tolist()
+
+
+def test_latex_has_booktabs_rules_and_escapes_what_latex_reads() -> None:
+    text = compare(results_of(*HAND), baseline="mean", bootstrap=FEW).to_latex()
+    assert text.count("\\toprule") == text.count("\\bottomrule") == 1
+    assert r"mean $\ddagger$ & 0.000 {\scriptsize [0.000, 0.000]} & 1.67 &" in text
+    assert r"overlap\_at\_N $\uparrow$" in text
+    assert r"\textbf{0.150 \#1} {\scriptsize [0.100, 0.200]}" in text
+    assert r"95 \% percentile interval" in text
+    assert text.isascii()
+
+
+def test_html_is_one_page_with_headers_for_rows_and_columns() -> None:
+    hostile = {**HAND[0], "model": "<script>"}
+    text = compare(results_of(hostile, HAND[1]), baseline="linear", bootstrap=FEW).to_html()
+    body = text[text.index("<body>") : text.index("</html>")]
+    root = ET.fromstring(body)
+    rows = [row.text for row in root.iter("th") if row.get("scope") == "row"]
+    assert sorted(rows) == ["<script>", "linear ‡"]
+    assert len([name for name in root.iter("th") if name.get("scope") == "col"]) == 6
+    assert "http" not in text
 
 
 def printed(table: Table, width: int) -> list[str]:

@@ -9,14 +9,13 @@ the one before the mean over pairs.
 from __future__ import annotations
 
 from harness.statistics import Bootstrap
-from harness.tables.ablation import Ablation, ablation
+from harness.tables.ablation import ablation
 from harness.tables.compare import compare
 from harness.tables.pairs import per_pair
 from harness.tables.table import Table
 from harness.tables.writing import compare_suites, write_tables
 
 __all__ = [
-    "Ablation",
     "Bootstrap",
     "Table",
     "ablation",

@@ -1,13 +1,13 @@
-"""An ablation's table: what each factor changes of the base, with intervals and cost.
+"""An ablation's table: what each factor changes of the base, with intervals, tests and cost.
 
 A change is a mean over pairs of differences, level less base, each first averaged over seeds and
 folds. Base and level are resampled together, pair by pair: what makes a perturbation easy for both
-cancels, so the interval is much narrower than those of the two means.
+cancels, so the interval is much narrower than those of the two means. The permutation test asks
+whether the change is 0; its p-values are adjusted over all changes of a dataset and split.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,96 +16,43 @@ import pandas as pd
 from harness.factors import DATA_FACTORS
 from harness.metrics.combine import combined_score
 from harness.results import read_run
-from harness.statistics import Bootstrap, percentile_interval, resample
-from harness.tables.compare import candidates, scales_of
-from harness.tables.estimates import pair_means
-from harness.tables.footer import block_title
+from harness.statistics import Bootstrap, holm, paired_tests, percentile_interval, resample
+from harness.tables.cells import ARROWS, Column, change_cells, estimate_cells, significant, texts
+from harness.tables.costs import costs_of
+from harness.tables.drawing import Opponent, drawn_means
+from harness.tables.footer import about, block_title, gaps
 from harness.tables.reduction import BLOCK, blocks, shown
-from harness.tables.render import (
-    ARROWS,
-    UNDEFINED,
-    Cell,
-    Section,
-    decimals,
-    sections_as_markdown,
-    sections_in_terminal,
-)
+from harness.tables.render import Section
+from harness.tables.scope import by_block, candidates, scales_of
+from harness.tables.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from rich.console import Console, ConsoleOptions, RenderableType
 
     from harness.results import Results
-    from harness.statistics import Resamples
     from harness.tables.estimates import Scale
     from harness.tables.reduction import Block
+    from harness.tables.render import Cell
 
     Floats = NDArray[np.float64]
 
 _DEFAULT = Bootstrap()
-_STAGES = ("seconds.fit", "seconds.predict", "seconds.score")
 COMBINED = "combined"
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """One row per dataset, split and level of a factor; the base first.
-
-    Attributes
-    ----------
-    frame
-        Columns ``suite``, ``dataset``, ``split``, ``controls``, ``model``, ``change`` (in
-        words), ``factor``, ``level``, ``base`` (the base's level), ``n_trials``, ``n_pairs``
-        (those of level and base), ``seconds`` (mean per trial: fit, predict and score); for the
-        combined score and each metric the level's mean, and with ``_change``, ``_change_low`` and
-        ``_change_high`` the change and the ends of its interval.
-    """
-
-    suite: str
-    scales: tuple[Scale, ...]
-    frame: pd.DataFrame
-    notes: tuple[str, ...]
-
-    def to_markdown(self) -> str:
-        """Return GitHub-flavoured Markdown, one table per dataset and split, with the footer."""
-        return sections_as_markdown(self._sections(), self.notes)
-
-    def to_csv(self) -> str:
-        """Return all columns of `frame`, unrounded."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
-
-    def to_rich(self, width: int = 110) -> RenderableType:
-        """Return what a terminal of `width` columns can show."""
-        return sections_in_terminal(self._sections(), self.notes, width)
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        """Render at the console's width, so that a table can be printed as it is."""
-        yield self.to_rich(options.max_width)
-
-    def _sections(self) -> Iterator[Section]:
-        names = [name for name in BLOCK if name in self.frame]
-        if not names:
-            return
-        for key, part in self.frame.groupby(names, sort=False):
-            title = block_title([str(value) for value in key])
-            columns = {"factor": [Cell(text) for text in part["change"]]}
-            better = {COMBINED: True} | {s.name: s.higher_is_better for s in self.scales}
-            for name, up in better.items():
-                if part[name].notna().any():
-                    columns[name + ARROWS[up]] = _cells(part, name)
-            columns["seconds"] = [Cell(_seconds(value)) for value in part["seconds"]]
-            rows = tuple(zip(*columns.values(), strict=True))
-            yield Section(f"{title}: changes from the base", tuple(columns), rows)
 
 
 def ablation(
     results: Results, *, suite: str, baseline: str | None = None, bootstrap: Bootstrap = _DEFAULT
-) -> Ablation | None:
+) -> Table | None:
     """Return what the factors of an ablation change; None where the runs hold none.
+
+    One row per dataset, split and level of a factor; the base first. Columns of its frame:
+    ``suite``, ``dataset``, ``split``, ``controls``, ``model``, ``change`` (in words), ``factor``,
+    ``level``, ``base`` (the base's level), ``n_trials``, ``n_pairs`` (those of level and base),
+    ``seconds`` and what else a trial cost; for the combined score and each metric the level's mean,
+    and with ``_change``, ``_change_low`` and ``_change_high`` the change and the ends of its
+    interval; for each metric ``_p`` of the permutation test and ``_p_holm``.
 
     Parameters
     ----------
@@ -126,31 +73,33 @@ def ablation(
     for said in declared:
         varies |= said["varies"]
         base |= said["base"]
-    rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for block in blocks(results, suite, [scale.name for scale in scales]):
-        found = _Changes(block, scales, varies, baseline, bootstrap)
-        if found.base < 0:
-            notes.append(
-                f"{block_title(block.key)}: the base has no scores, so there are no changes."
-            )
+    frames: list[pd.DataFrame] = []
+    found = [*blocks(results, suite, [scale.name for scale in scales])]
+    notes = [*about(found, suite, scales)]
+    for block in found:
+        changes = _Changes(block, scales, varies, baseline, bootstrap)
+        if changes.base < 0:
+            title = block_title(block.key)
+            notes.append(f"{title}: the base has no scores, so there are no changes.")
             continue
-        rows += [{"suite": suite, **row} for row in found.rows(base)]
+        frames.append(changes.frame(suite, base))
     varied = {name for change in varies.values() for name in change}
-    notes += _notes(suite, base, varied, bootstrap)
-    return Ablation(suite, scales, pd.DataFrame(rows), tuple(notes))
+    notes += [*_notes(base, varied, bootstrap), *gaps(results, suite)]
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return Table("ablation", suite, scales, frame, tuple(notes), _sections, bootstrap.level)
 
 
-def _notes(
-    suite: str, base: Mapping[str, Any], varied: Collection[str], bootstrap: Bootstrap
-) -> Iterator[str]:
+def _notes(base: Mapping[str, Any], varied: Collection[str], bootstrap: Bootstrap) -> Iterator[str]:
     named = ", ".join(f"{name}={_level(name, value)}" for name, value in base.items())
-    yield f"Suite {suite}. The base: {named}. Its row has means, the others their change from it."
+    yield f"The base: {named}. Its row has means, the others their change from it."
     yield (
         "A change is the mean over pairs of level less base, seeds and folds averaged first. In "
         f"brackets the {100 * bootstrap.level:g} % percentile interval of {bootstrap.draws} "
-        "bootstrap resamples of perturbations within each context, base and level together. Bold: "
-        "it leaves out 0. It speaks of one factor; among many, some leave out 0 by chance."
+        "bootstrap resamples of perturbations within each context, and of seeds where there are "
+        "several, base and level together. p: a permutation test of the change over pairs, "
+        "adjusted by Holm's procedure over all changes of its table. Bold: p below "
+        f"{1 - bootstrap.level:.2g}; of the combined score, which is no mean over pairs, an "
+        "interval that leaves out 0."
     )
     if "umi_depth" in varied:
         yield (
@@ -182,44 +131,65 @@ class _Changes:
         self.base = bases[0] if bases else -1
         named = candidates(block, baseline)
         self.reference = named[0] if len(named) == 1 else None
-        self.resamples: Resamples = resample(list(block.pairs["context"]), bootstrap)
+        self.resamples = resample(list(block.pairs["context"]), bootstrap)
+        self.opponent = Opponent(block, self.base, self.resamples)
 
-    def rows(self, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the base's row, then one for each level, in the order of factors and levels."""
-        seconds = self._seconds()
-        for place in sorted(self.varied, key=lambda place: _order(self.varied[place])):
-            change, model = self.varied[place], self.block.settings[place].model
-            told = [f"{n}: {_level(n, base.get(n))} → {_level(n, v)}" for n, v in change.items()]
-            yield {
-                **dict(zip(BLOCK, self.block.key, strict=True)),
-                "model": model,
-                "change": "; ".join(told) or f"base: {model}",
-                "factor": ", ".join(change),
-                "level": ", ".join(_level(name, value) for name, value in change.items()),
-                "base": ", ".join(_level(name, base.get(name)) for name in change),
-                "n_trials": int((self.block.trials["setting"] == place).sum()),
-                "n_pairs": int(self._shared(place).sum()),
-                "seconds": seconds.get(place, np.nan),
-                **self._combined(place),
-                **self._metrics(place),
-            }
+    def frame(self, suite: str, base: Mapping[str, Any]) -> pd.DataFrame:
+        """Return the base's row, then one for each level, in the order of factors and levels."""
+        order = sorted(self.varied, key=lambda place: _order(self.varied[place]))
+        frame = pd.DataFrame([{"suite": suite, **self._row(place, base)} for place in order])
+        costs = costs_of(self.block).iloc[order].reset_index(drop=True)
+        frame = pd.concat([frame, costs], axis=1)
+        return pd.concat([frame, self._tests(order)], axis=1)
+
+    def _row(self, place: int, base: Mapping[str, Any]) -> dict[str, Any]:
+        change, model = self.varied[place], self.block.settings[place].model
+        told = [f"{n}: {_level(n, base.get(n))} → {_level(n, v)}" for n, v in change.items()]
+        return {
+            **dict(zip(BLOCK, self.block.key, strict=True)),
+            "model": model,
+            "change": "; ".join(told) or f"base: {model}",
+            "factor": ", ".join(change),
+            "level": ", ".join(_level(name, value) for name, value in change.items()),
+            "base": ", ".join(_level(name, base.get(name)) for name in change),
+            "n_trials": int((self.block.trials["setting"] == place).sum()),
+            "n_pairs": int(self._shared(place).sum()),
+            **self._combined(place),
+            **self._metrics(place),
+        }
 
     def _shared(self, *places: int) -> NDArray[np.bool_]:
         shared: NDArray[np.bool_] = np.all(self.block.scored[[self.base, *places]], axis=0)
         return shared
 
     def _metrics(self, place: int) -> dict[str, float]:
-        values = self.block.values
-        change = values[place] - values[self.base]
-        mean, draws = pair_means(change[None], self.resamples)
-        own, _ = pair_means(values[place][None], self.resamples)
-        low, high = percentile_interval(draws[:, 0], self.level)
-        few = (~np.isnan(change)).sum(axis=0) < 2
+        part = slice(place, place + 1)
+        change = self.opponent.differences(part)
+        own, _ = drawn_means(self.block, part, self.resamples)
+        low, high = percentile_interval(change.draws[:, 0], self.level)
         columns: dict[str, float] = {}
         for at, scale in enumerate(self.scales):
-            ends = (np.nan, np.nan) if few[at] else (low[at], high[at])
-            columns |= _named(scale.name, own[0, at], mean[0, at], *ends)
+            ends = (low[at], high[at]) if change.n_pairs[0, at] > 1 else (np.nan, np.nan)
+            columns |= _named(scale.name, own[0, at], change.mean[0, at], *ends)
         return columns
+
+    def _tests(self, order: Sequence[int]) -> pd.DataFrame:
+        """Return p-values and their adjustment over the table; NaN for the base."""
+        values = self.block.values
+        others = [place for place in order if self.varied[place]]
+        n_metrics = len(self.scales)
+        p = np.full((len(order), n_metrics), np.nan)
+        if others:
+            changes = values[others] - values[self.base]
+            flat = changes.transpose(1, 0, 2).reshape(len(self.block.pairs), -1)
+            found = paired_tests(flat).permutation.reshape(len(others), n_metrics)
+            p[[place in others for place in order]] = found
+        adjusted = holm(p)
+        names = [scale.name for scale in self.scales]
+        return pd.DataFrame(
+            {f"{name}_p": p[:, at] for at, name in enumerate(names)}
+            | {f"{name}_p_holm": adjusted[:, at] for at, name in enumerate(names)}
+        )
 
     def _combined(self, place: int) -> dict[str, float]:
         """Return the change of the combined score, scaled from the baseline on the same pairs."""
@@ -227,29 +197,16 @@ class _Changes:
         members = ~np.isnan(best)
         if self.reference is None or not members.any():
             return _named(COMBINED, np.nan, np.nan, np.nan, np.nan)
-        shared = self._shared(place, self.reference)
-        chosen = self.block.values[[place, self.base, self.reference]]
-        chosen = np.where(shared[:, None], chosen, np.nan)[..., members]
-        mean, draws = pair_means(chosen, self.resamples)
-        score = combined_score(mean[:2], mean[2:], best[members])
-        drawn = combined_score(draws[:, :2], draws[:, 2:], best[members])
-        ends = percentile_interval(drawn[:, 0] - drawn[:, 1], self.level)
+        shared = self._shared(place, self.reference)[None, :, None]
+        found = [
+            drawn_means(self.block, slice(at, at + 1), self.resamples, shared)
+            for at in (place, self.base, self.reference)
+        ]
+        means, draws = ([part[..., members] for part in one] for one in zip(*found, strict=True))
+        score = [float(combined_score(u[0], means[2][0], best[members])) for u in means[:2]]
+        drawn = [combined_score(u[:, 0], draws[2][:, 0], best[members]) for u in draws[:2]]
+        ends = percentile_interval(drawn[0] - drawn[1], self.level)
         return _named(COMBINED, score[0], score[0] - score[1], *(float(end) for end in ends))
-
-    def _seconds(self) -> dict[int, float]:
-        """Return the mean seconds of a finished trial, by the place of its setting."""
-        trials = self.block.trials
-        stages = [name for name in _STAGES if name in trials]
-        if not stages:
-            return {}
-        total = trials[stages].astype(np.float64).sum(axis=1, min_count=1).to_numpy()
-        setting = trials["setting"].to_numpy()
-        return {place: _mean(total[setting == place]) for place in self.varied}
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else np.nan
 
 
 def _named(name: str, own: Any, change: Any, low: Any, high: Any) -> dict[str, float]:
@@ -272,25 +229,28 @@ def _level(name: str, value: Any) -> str:
     return shown(f"data.{name}" if name in DATA_FACTORS else name, value)
 
 
-def _seconds(value: float) -> str:
-    return UNDEFINED if np.isnan(value) else f"{value:.2g}" if value < 10 else f"{value:.0f}"
+# --- how it is shown ----------------------------------------------------------------------------
 
 
-def _cells(part: pd.DataFrame, name: str) -> list[Cell]:
-    """Return a column's cells: the base's mean, then changes with their intervals."""
-    low, high = part[f"{name}_change_low"].to_numpy(), part[f"{name}_change_high"].to_numpy()
-    changes, own = part[f"{name}_change"].to_numpy(), part[name].to_numpy()
+def _sections(table: Table) -> Iterator[Section]:
+    for title, part in by_block(table.frame):
+        columns = {"factor": texts(part["change"])}
+        better = {COMBINED: True} | {s.name: s.higher_is_better for s in table.scales}
+        for name, up in better.items():
+            if part[name].notna().any():
+                columns[name + ARROWS[up]] = _cells(part, name, 1 - table.level)
+        columns["seconds"] = significant(part["seconds"])
+        yield Section.of(f"{title}: changes from the base", columns)
+
+
+def _cells(part: pd.DataFrame, name: str, level: float) -> list[Cell]:
+    """Return a column's cells: the base's mean, then changes with their intervals and tests."""
+    change = Column.of(part, f"{name}_change")
+    adjusted = part[f"{name}_p_holm"].to_numpy() if f"{name}_p_holm" in part else None
+    clear = None if adjusted is None else adjusted < level
+    cells = change_cells(change, clear, adjusted)
+    undefined = np.full(len(part), np.nan)
+    own = part[name].to_numpy(dtype=np.float64)
+    means = estimate_cells(Column(own, undefined, undefined), digits=change.digits)
     is_base = (part["factor"] == "").to_numpy()
-    digits = decimals(changes, low, high)
-    cells = []
-    for at in range(len(part)):
-        if is_base[at]:
-            cells.append(Cell(UNDEFINED if np.isnan(own[at]) else f"{own[at]:.{digits}f}"))
-        elif np.isnan(changes[at]):
-            cells.append(Cell(UNDEFINED))
-        else:
-            known = not np.isnan(low[at])
-            detail = f"[{low[at]:+.{digits}f}, {high[at]:+.{digits}f}]" if known else ""
-            clear = bool(known and (low[at] > 0 or high[at] < 0))
-            cells.append(Cell(f"{changes[at]:+.{digits}f}", detail, clear))
-    return cells
+    return [mean if base else cell for mean, cell, base in zip(means, cells, is_base, strict=True)]

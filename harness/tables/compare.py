@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import UnknownNameError, listed
+from harness.errors import UnknownNameError
 from harness.metrics import registered
-from harness.metrics.suites import suites
 from harness.results import VARIED
 from harness.statistics import Bootstrap
-from harness.tables.estimates import Scale, estimate, misses, ranks
+from harness.tables.cells import ARROWS, Column, estimate_cells, model_cells, plain, scored_cells
+from harness.tables.estimates import Scale, estimate, misses
 from harness.tables.footer import Summary, footer
-from harness.tables.reduction import BLOCK, blocks
+from harness.tables.reduction import blocks
+from harness.tables.render import Section
+from harness.tables.scope import (
+    by_block,
+    candidates,
+    identity,
+    mean_over_metrics,
+    only_suite,
+    scales_of,
+)
 from harness.tables.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.results import Results
     from harness.tables.estimates import Estimates
@@ -38,6 +48,13 @@ def compare(
 ) -> Table:
     """Return one row per dataset, split, model and setting, best first.
 
+    Columns of its frame: ``dataset``, ``dataset_version``, ``split``, ``controls``; ``model``,
+    ``setting`` (the factors that vary), ``role`` (``ceiling``, ``baseline`` or empty), the other
+    factors; ``n_trials``, ``n_pairs``; ``combined``, ``combined_low``, ``combined_high``,
+    ``floors_missed`` (names), ``mean_rank``; for each metric its mean under its own name and
+    ``_low``, ``_high``, ``_rank``, ``_tie`` (not told from the best) and ``_pairs`` (with a defined
+    score). Rows of one dataset and split stand together, in the order of the table.
+
     Parameters
     ----------
     suite
@@ -52,7 +69,7 @@ def compare(
     bootstrap
         How intervals are made.
     """
-    suite = suite or _only_suite(results)
+    suite = suite or only_suite(results)
     scales = scales_of(results, suite)
     baseline = baseline or results.score_options.get("baseline")
     floors = floors if floors is not None else results.score_options.get("floors")
@@ -67,40 +84,7 @@ def compare(
         summaries.append(Summary(block, found, titles))
     frame = pd.concat(_alike(frames), ignore_index=True) if frames else pd.DataFrame()
     notes = footer(results, suite, scales, summaries, baseline=baseline, bootstrap=bootstrap)
-    return Table(suite, scales, frame, notes, bootstrap.level)
-
-
-def scales_of(results: Results, suite: str) -> tuple[Scale, ...]:
-    """Return the metrics that `results` has of a suite, in the suite's order, others after."""
-    rows = results.rows
-    chosen = rows.loc[rows["suite"] == suite, ["metric", "version"]].drop_duplicates()
-    versions = {str(name): int(version) for name, version in chosen.itertuples(index=False)}
-    declared = suites().get(suite)
-    order = list(declared.metrics) if declared else []
-    names = sorted(versions, key=lambda n: (order.index(n) if n in order else len(order), n))
-    return tuple(_scale(n, versions[n], declared.combined if declared else ()) for n in names)
-
-
-def _scale(name: str, version: int, combined: Sequence[str]) -> Scale:
-    known = registered()
-    if name not in known:
-        raise UnknownNameError("metric", name, tuple(known))
-    best = known[name].best if name in combined else None
-    return Scale(name, version, known[name].higher_is_better, best)
-
-
-def _only_suite(results: Results) -> str:
-    known = suite_names(results)
-    if len(known) > 1:
-        raise ValueError(f"The results have the suites {listed(known)}: say which one to compare.")
-    return known[0] if known else "vcc2025"
-
-
-def suite_names(results: Results) -> list[str]:
-    """Return the suites by which any of the trials was scored."""
-    return [
-        str(name) for name in results.rows["suite"].cat.remove_unused_categories().cat.categories
-    ]
+    return Table("comparison", suite, scales, frame, notes, _sections, bootstrap.level)
 
 
 def _refuse_unknown(floors: Mapping[str, float]) -> None:
@@ -108,13 +92,6 @@ def _refuse_unknown(floors: Mapping[str, float]) -> None:
     for name in floors:
         if name not in registered():
             raise UnknownNameError("metric with a floor", name, tuple(registered()))
-
-
-def candidates(block: Block, baseline: str | None) -> list[int]:
-    """Return the places of the settings with scores that `baseline` may mean."""
-    scored = np.flatnonzero(block.scored.any(axis=1)).tolist()
-    exact = [place for place in scored if block.settings[place].title == baseline]
-    return exact or [place for place in scored if block.settings[place].model == baseline]
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -125,22 +102,20 @@ def _frame(
 ) -> pd.DataFrame:
     settings = block.settings
     scored = block.scored.sum(axis=1)
-    ranked = np.array([not setting.ceiling for setting in settings], dtype=bool) & (scored > 0)
-    place = ranks(found.metrics.mean, scales, ranked)
-    frame = pd.DataFrame(_identity(block, baseline))
+    place = found.places
+    frame = identity(block, baseline, factors=True)
     done = block.trials[block.trials["state"] == "done"]
     frame["n_trials"] = np.bincount(done["setting"], minlength=len(settings))
     frame["n_pairs"] = scored
     frame["combined"], frame["combined_low"], frame["combined_high"] = found.combined
     frame["floors_missed"] = _missed(settings, scales, found, scored)
-    n_ranked = (~np.isnan(place)).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        frame["mean_rank"] = np.nansum(place, axis=1) / np.where(n_ranked, n_ranked, np.nan)
+    frame["mean_rank"] = mean_over_metrics(place)
     columns: dict[str, Any] = {}
     for column, scale in enumerate(scales):
         for suffix, values in zip(("", "_low", "_high"), found.metrics, strict=True):
             columns[scale.name + suffix] = values[:, column]
         columns[f"{scale.name}_rank"] = pd.Series(place[:, column]).astype("Int64")
+        columns[f"{scale.name}_tie"] = found.ties[:, column]
         columns[f"{scale.name}_pairs"] = found.n_defined[:, column]
     frame = pd.concat([frame, pd.DataFrame(columns)], axis=1)
     order = {
@@ -149,26 +124,6 @@ def _frame(
         "rank": frame["mean_rank"],
     }
     return frame.loc[pd.DataFrame(order).sort_values(list(order), kind="stable").index]
-
-
-def _identity(block: Block, baseline: int | None) -> dict[str, Any]:
-    """Return what a row is about: dataset and split, model, setting, role and factors."""
-    names = [name for name in BLOCK if name in block.trials]
-    version = block.trials.get("dataset_version")
-    columns: dict[str, Any] = dict(zip(names, block.key, strict=True))
-    if version is not None:
-        columns = {"dataset": columns["dataset"], "dataset_version": version.iloc[0], **columns}
-    columns["model"] = [setting.model for setting in block.settings]
-    columns["setting"] = [setting.label for setting in block.settings]
-    columns["role"] = [
-        "ceiling" if setting.ceiling else "baseline" if place == baseline else ""
-        for place, setting in enumerate(block.settings)
-    ]
-    factors = [name for name, _ in block.settings[0].factors if name != "model"]
-    values = [dict(setting.factors) for setting in block.settings]
-    # Objects, for pandas would write the whole number 4 as 4.0 beside a model without a rank.
-    columns |= {n: pd.Series([value[n] for value in values], dtype=object) for n in factors}
-    return columns
 
 
 def _missed(
@@ -193,3 +148,30 @@ def _alike(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
     return [
         frame.astype({n: object for n in frame if str(n).startswith(VARIED)}) for frame in frames
     ]
+
+
+# --- how it is shown ----------------------------------------------------------------------------
+
+
+def _sections(table: Table) -> Iterator[Section]:
+    for title, part in by_block(table.frame):
+        columns = {"model": model_cells(part)}
+        ranked = part[part["role"] != "ceiling"]
+        if part["combined"].notna().any():
+            best = max(
+                ranked["combined"].max(), 1e-12
+            )  # nobody is best at not beating the baseline
+            columns["combined ↑"] = estimate_cells(
+                Column.of(part, "combined"), best=(part["combined"] >= best).to_numpy()
+            )
+        if part["mean_rank"].notna().any():
+            first = part["mean_rank"] == part["mean_rank"].min()
+            cells = plain(part["mean_rank"])
+            columns["mean rank ↓"] = [
+                replace(cell, best=bool(one)) for cell, one in zip(cells, first, strict=True)
+            ]
+        for scale in table.scales:
+            first = (part[f"{scale.name}_rank"] == 1).fillna(value=False)
+            name = scale.name + ARROWS[scale.higher_is_better]
+            columns[name] = scored_cells(part, scale.name, first)
+        yield Section.of(title, columns)

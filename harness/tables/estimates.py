@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.metrics.combine import combined_score
-from harness.statistics import percentile_interval, resample
+from harness.statistics import percentile_interval, rank, resample
+from harness.tables.drawing import Opponent, drawn_means, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from harness.statistics import Bootstrap, Resamples
+    from harness.statistics import Bootstrap
     from harness.tables.reduction import Block
 
     Floats = NDArray[np.float64]
 
-_DRAWN_AT_ONCE = 8_000_000  # resampled means in memory: 64 MB
-_EQUAL = 1e-12  # relative; sums in another order differ by less, and are no reason for a rank
+_EQUAL = 1e-12  # relative; sums in another order differ by less, and are no reason to miss a floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,19 @@ class Estimates:
         (n_settings,) combined scores; NaN without a baseline.
     floors
         (n_settings, n_metrics) what a mean must reach; NaN for no floor.
+    places
+        (n_settings, n_metrics) ranks; NaN for what is not ranked.
+    ties
+        (n_settings, n_metrics) whether the interval of the paired difference from the best setting
+        holds 0. The best itself is no tie.
     """
 
     metrics: Interval
     n_defined: NDArray[np.int64]
     combined: Interval
     floors: Floats = field(repr=False)
+    places: Floats = field(repr=False)
+    ties: NDArray[np.bool_] = field(repr=False)
 
 
 def estimate(
@@ -99,75 +106,97 @@ def estimate(
     trials' combined scores. Baseline and setting share their resamples, and a setting that lacks
     pairs is scaled from the baseline's means over the pairs that it has.
     """
-    n_settings, n_pairs, n_metrics = block.values.shape
-    metrics, combined = Interval.undefined(n_settings, n_metrics), Interval.undefined(n_settings)
-    n_defined = (~np.isnan(block.values)).sum(axis=1)
-    references = _References(block, baseline, resample(list(block.pairs["context"]), bootstrap))
-    limits = np.full((n_settings, n_metrics), np.nan)
-    best = np.array([np.nan if scale.best is None else scale.best for scale in scales])
-    members = ~np.isnan(best)
-    if n_pairs:
-        for part in _parts(n_settings, n_metrics * bootstrap.draws):
-            mean, draws = pair_means(block.values[part], references.resamples)
-            metrics.put(part, mean, draws, bootstrap.level)
-            if baseline is None or not members.any():
-                continue
-            base_mean, base_draws = references.of(part)
-            limits[part, members] = base_mean[:, members]
-            combined.put(
-                part,
-                combined_score(mean[:, members], base_mean[:, members], best[members]),
-                combined_score(draws[..., members], base_draws[..., members], best[members]),
-                bootstrap.level,
-            )
-    metrics.hide(n_defined < 2)
-    n_scored = block.scored.sum(axis=1)
-    combined.hide(n_scored < 2)
-    combined.mean[n_scored == 0] = np.nan
-    for place, scale in enumerate(scales):
-        limits[:, place] = (floors or {}).get(scale.name, limits[:, place])
-    return Estimates(metrics, n_defined, combined, limits)
+    return _Estimation(block, scales, baseline, bootstrap, floors or {}).carried_out()
 
 
-def _parts(n_settings: int, size_of_one: int) -> Iterator[slice]:
-    step = max(1, _DRAWN_AT_ONCE // size_of_one)
-    for start in range(0, n_settings, step):
-        yield slice(start, min(start + step, n_settings))
+class _Estimation:
+    """The estimates of one block while they are made, some settings at a time."""
+
+    def __init__(
+        self,
+        block: Block,
+        scales: Sequence[Scale],
+        baseline: int | None,
+        bootstrap: Bootstrap,
+        floors: Mapping[str, float],
+    ) -> None:
+        self.block, self.scales, self.bootstrap, self.floors = block, scales, bootstrap, floors
+        self.resamples = resample(list(block.pairs["context"]), bootstrap)
+        n_settings, _, n_metrics = block.values.shape
+        self.metrics = Interval.undefined(n_settings, n_metrics)
+        self.combined = Interval.undefined(n_settings)
+        self.limits = np.full((n_settings, n_metrics), np.nan)
+        self.ties = np.zeros((n_settings, n_metrics), dtype=bool)
+        self.best = np.array([np.nan if scale.best is None else scale.best for scale in scales])
+        self.members = ~np.isnan(self.best)
+        self.places = ranks(pair_means(block.values), scales, ranked_settings(block))
+        self.reference = None
+        if baseline is not None and self.members.any():
+            self.reference = Opponent(block, baseline, self.resamples)
+
+    def carried_out(self) -> Estimates:
+        """Go through the settings, and leave undefined what too few pairs say nothing about."""
+        block = self.block
+        if len(block.pairs):
+            leaders = self._leaders()
+            for part in parts(block, self.bootstrap.draws):
+                self._estimate(part, leaders)
+        n_defined = (~np.isnan(block.values)).sum(axis=1)
+        self.metrics.hide(n_defined < 2)
+        n_scored = block.scored.sum(axis=1)
+        self.combined.hide(n_scored < 2)
+        self.combined.mean[n_scored == 0] = np.nan
+        for place, scale in enumerate(self.scales):
+            self.limits[:, place] = self.floors.get(scale.name, self.limits[:, place])
+        return Estimates(
+            self.metrics, n_defined, self.combined, self.limits, self.places, self.ties
+        )
+
+    def _estimate(self, part: slice, leaders: Sequence[tuple[int, Opponent]]) -> None:
+        level = self.bootstrap.level
+        mean, draws = drawn_means(self.block, part, self.resamples)
+        self.metrics.put(part, mean, draws, level)
+        for column, leader in leaders:
+            found = leader.differences(part)
+            low, high = (end[:, 0] for end in percentile_interval(found.draws, level))
+            known = (found.n_pairs[:, 0] > 1) & ~np.isnan(self.places[part, column])
+            self.ties[part, column] = (low <= 0) & (high >= 0) & known
+            self.ties[leader.place, column] = False
+        if self.reference is None:
+            return
+        members, best = self.members, self.best[self.members]
+        base_mean, base_draws = self.reference.over(self.block.scored[part])
+        self.limits[part, members] = base_mean[:, members]
+        self.combined.put(
+            part,
+            combined_score(mean[:, members], base_mean[:, members], best),
+            combined_score(draws[..., members], base_draws[..., members], best),
+            level,
+        )
+
+    def _leaders(self) -> list[tuple[int, Opponent]]:
+        """Return for each ranked metric its column and the setting that is first by it."""
+        found = []
+        for column in np.flatnonzero((self.places == 1).any(axis=0)).tolist():
+            first = int(np.flatnonzero(self.places[:, column] == 1)[0])
+            columns = slice(column, column + 1)
+            found.append((column, Opponent(self.block, first, self.resamples, columns)))
+        return found
 
 
-def pair_means(values: Floats, resamples: Resamples) -> tuple[Floats, Floats]:
-    """Return the means (n_settings, n_metrics) over pairs, and (n_draws, ...) of the resamples."""
-    n_settings, n_pairs, n_metrics = values.shape
+def ranked_settings(block: Block) -> NDArray[np.bool_]:
+    """Return which settings are ranked: no ceilings, and nothing without scores."""
+    ceilings = np.array([setting.ceiling for setting in block.settings], dtype=bool)
+    ranked: NDArray[np.bool_] = np.asarray(block.scored.any(axis=1)) & ~ceilings
+    return ranked
+
+
+def pair_means(values: Floats) -> Floats:
+    """Return the means (n_settings, n_metrics) over the pairs that are defined."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        mean = np.where(defined, values, 0.0).sum(axis=1) / defined.sum(axis=1)
-    flat = values.transpose(1, 0, 2).reshape(n_pairs, -1)
-    return mean, resamples.means(flat).reshape(-1, n_settings, n_metrics)
-
-
-@dataclass(slots=True)
-class _References:
-    """The baseline's means over the pairs that each setting has; few settings lack any."""
-
-    block: Block
-    baseline: int | None
-    resamples: Resamples
-    known: dict[bytes, tuple[Floats, Floats]] = field(default_factory=dict)
-
-    def of(self, part: slice) -> tuple[Floats, Floats]:
-        """Return (n_settings, n_metrics) means and (n_draws, n_settings, n_metrics) resamples."""
-        found = [self._over(pairs) for pairs in self.block.scored[part]]
-        if all(one is found[0] for one in found):  # broadcast rather than copied
-            return np.repeat(found[0][0], len(found), axis=0), found[0][1]
-        means, draws = zip(*found, strict=True)
-        return np.concatenate(means), np.concatenate(draws, axis=1)
-
-    def _over(self, pairs: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        key = pairs.tobytes()
-        if key not in self.known:
-            values = np.where(pairs[:, None], self.block.values[self.baseline], np.nan)
-            self.known[key] = pair_means(values[None], self.resamples)
-        return self.known[key]
+        mean: Floats = np.where(defined, values, 0.0).sum(axis=1) / defined.sum(axis=1)
+    return mean
 
 
 def misses(means: Floats, floors: Floats, higher_is_better: bool) -> NDArray[np.bool_]:  # noqa: FBT001 - data of a metric, not a switch
@@ -186,20 +215,12 @@ def ranks(means: Floats, scales: Sequence[Scale], ranked: NDArray[np.bool_]) -> 
     means
         (n_settings, n_metrics); NaN is last, since an undefined score must not help anyone.
     ranked
-        (n_settings,) which settings take part: no ceilings, and nothing without scores. NaN for
-        the others, and for metrics without a direction or without any value.
+        (n_settings,) which settings take part. NaN for the others, and for metrics without a
+        direction or without any value.
     """
     places = np.full(means.shape, np.nan)
     for column, scale in enumerate(scales):
         values = means[ranked, column]
-        if scale.higher_is_better is None or np.isnan(values).all():
-            continue
-        cost = -values if scale.higher_is_better else values
-        cost = np.where(np.isnan(cost), np.inf, cost)
-        rounded = _rounded(cost)
-        places[ranked, column] = 1 + np.searchsorted(np.sort(rounded), rounded)  # ties: the better
+        if scale.higher_is_better is not None and not np.isnan(values).all():
+            places[ranked, column] = rank(values, higher_is_better=scale.higher_is_better)
     return places
-
-
-def _rounded(values: Floats) -> Floats:
-    return np.array([float(f"{value:.12g}") for value in values])

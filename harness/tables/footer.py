@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from harness.metrics.suites import suites
 from harness.statistics import FEW
+from harness.tables.cells import BASELINE_SIGN, CEILING_SIGN, FLOOR_SIGN, TIE_SIGN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from harness.tables.reduction import Block
 
 SHOWN = 8
-CEILING_SIGN, BASELINE_SIGN, FLOOR_SIGN = "†", "‡", "✗"
 
 
 class Summary(NamedTuple):
@@ -41,16 +42,32 @@ def footer(
     bootstrap: Bootstrap,
 ) -> tuple[str, ...]:
     """Return the notes of a comparison, one paragraph each."""
-    notes = [_data(summary.block) for summary in summaries]
-    metrics = ", ".join(f"{scale.name} v{scale.version}" for scale in scales) or "no scores"
-    notes.append(f"Suite {suite}: {metrics}.")
-    notes.append(_intervals(bootstrap))
+    notes = [*about([summary.block for summary in summaries], suite, scales)]
+    notes.append(
+        f"{what_a_mean_is()} {what_an_interval_is(bootstrap)} #n is the rank; ties share "
+        "the better one."
+    )
     notes += _combined(suite, scales, summaries, baseline)
     notes += _signs(summaries)
     notes += [note for summary in summaries for note in _unlike(summary)]
-    notes += _undefined(results, suite)
-    notes += _trials(results, suite)
+    notes += gaps(results, suite)
     return tuple(notes)
+
+
+def about(blocks: Iterable[Block], suite: str, scales: Sequence[Scale]) -> Iterator[str]:
+    """Say what a table is of: data with their versions, and the suite with its metrics'."""
+    for block in blocks:
+        yield _data(block)
+    metrics = ", ".join(f"{scale.name} v{scale.version}" for scale in scales) or "no scores"
+    known = suites().get(suite)
+    oracle = f" ({known.oracle})" if known else ""
+    yield f"Suite {suite}{oracle}: {metrics}."
+
+
+def gaps(results: Results, suite: str) -> Iterator[str]:
+    """Say what is not in a table: undefined scores with reasons, and trials."""
+    yield from _undefined(results, suite)
+    yield from _trials(results, suite)
 
 
 def block_title(block_key: Sequence[str], version: object = None) -> str:
@@ -68,18 +85,25 @@ def _data(block: Block) -> str:
     seeds, folds = (_numbers(trials[name]) for name in ("seed", "fold"))
     title = block_title(block.key, version)
     return (
-        f"{title + ': ' if title else ''}{_count(len(block.pairs), 'pair')} in "
-        f"{_count(contexts, 'context')}; seeds {seeds}; folds {folds}."
+        f"{title + ': ' if title else ''}{counted(len(block.pairs), 'pair')} in "
+        f"{counted(contexts, 'context')}; seeds {seeds}; folds {folds}."
     )
 
 
-def _intervals(bootstrap: Bootstrap) -> str:
+def what_a_mean_is() -> str:
+    """Say what a number in a table is."""
     return (
         "A number is the mean over pairs (perturbation, context), each first averaged over seeds "
-        "and folds, so that repeated seeds do not count as samples. In brackets the "
-        f"{100 * bootstrap.level:g} % percentile interval of {bootstrap.draws} bootstrap resamples "
-        "of perturbations within each context: how far the mean would move with other "
-        "perturbations, not with other seeds. #n is the rank; ties share the better one."
+        "and folds, so that repeated seeds do not count as samples."
+    )
+
+
+def what_an_interval_is(bootstrap: Bootstrap) -> str:
+    """Say what stands in brackets."""
+    return (
+        f"In brackets the {100 * bootstrap.level:g} % percentile interval of {bootstrap.draws} "
+        "bootstrap resamples of perturbations within each context and, where there are several, of "
+        "a setting's seeds: how far the mean would move with others."
     )
 
 
@@ -101,7 +125,7 @@ def _combined(
         elif len(summary.baselines) > 1:
             yield (
                 f"No combined score{where}: the baseline may be any of "
-                f"{_cut(summary.baselines)}. Name one with its setting."
+                f"{cut(summary.baselines)}. Name one with its setting."
             )
     if any(len(summary.baselines) == 1 for summary in summaries):
         yield (
@@ -119,6 +143,11 @@ def _signs(summaries: Sequence[Summary]) -> Iterator[str]:
         )
     if any(len(summary.baselines) == 1 for summary in summaries):
         yield f"{BASELINE_SIGN} baseline."
+    if any(summary.found.ties.any() for summary in summaries):
+        yield (
+            f"{TIE_SIGN} not told from the best of that metric: the interval of its paired "
+            "difference holds 0."
+        )
     if any((~np.isnan(summary.found.floors)).any() for summary in summaries):
         yield (
             f"{FLOOR_SIGN} misses the floor of that metric: the baseline's own mean, unless the "
@@ -138,7 +167,7 @@ def _unlike(summary: Summary) -> Iterator[str]:
     if lacking:
         yield (
             f"Not like with like{' in ' + where if where else ''}: not all pairs have scores of "
-            f"{_cut(lacking)}. Means and intervals are over the pairs that a model has, and its "
+            f"{cut(lacking)}. Means and intervals are over the pairs that a model has, and its "
             "combined score compares it with the baseline on those."
         )
     if 1 < n_pairs < FEW:
@@ -149,7 +178,7 @@ def _unlike(summary: Summary) -> Iterator[str]:
     single = (summary.found.n_defined == 1).any(axis=1)
     if single.any():
         names = [s.title for s, one in zip(block.settings, single, strict=True) if one]
-        yield f"No interval for a metric with one defined pair: {_cut(names)}."
+        yield f"No interval for a metric with one defined pair: {cut(names)}."
 
 
 def _undefined(results: Results, suite: str) -> Iterator[str]:
@@ -163,7 +192,7 @@ def _undefined(results: Results, suite: str) -> Iterator[str]:
         reasons = Counter(str(reason) or "no reason given" for reason in part["reason"])
         told = "; ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
         models = sorted({str(model[trial]) for trial in part["trial"].unique()})
-        yield f"NaN in {metric}: {_count(len(part), 'score')} of {_cut(models)} ({told})."
+        yield f"NaN in {metric}: {counted(len(part), 'score')} of {cut(models)} ({told})."
 
 
 def _trials(results: Results, suite: str) -> Iterator[str]:
@@ -172,13 +201,13 @@ def _trials(results: Results, suite: str) -> Iterator[str]:
     for state in ("failed", "missing"):
         chosen = trials[trials["state"] == state]
         if len(chosen):
-            yield f"{_count(len(chosen), 'trial')} {state}: {_cut(_named(chosen))}."
+            yield f"{counted(len(chosen), 'trial')} {state}: {cut(_named(chosen))}."
     scored = set(rows.loc[rows["suite"] == suite, "trial"].unique())
     done = trials[(trials["state"] == "done") & ~trials["trial"].isin(scored)]
     if results.n_unplanned:
-        yield f"{_count(results.n_unplanned, 'trial')} left out, of an earlier state of the job."
+        yield f"{counted(results.n_unplanned, 'trial')} left out, of an earlier state of the job."
     if len(done):
-        yield f"{_count(len(done), 'trial')} done, without {suite} scores: {_cut(_named(done))}."
+        yield f"{counted(len(done), 'trial')} done, without {suite} scores: {cut(_named(done))}."
 
 
 def _named(trials: pd.DataFrame) -> list[str]:
@@ -192,14 +221,16 @@ def _numbers(values: pd.Series[Any]) -> str:
     numbers = sorted(int(value) for value in values.unique())
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]}–{numbers[-1]}"
-    return _cut([str(number) for number in numbers])
+    return cut([str(number) for number in numbers])
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return ``1 pair``, ``2 pairs``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _cut(names: Iterable[str]) -> str:
+def cut(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
     names = list(names)
     text = ", ".join(names[:SHOWN])
     return f"{text} and {len(names) - SHOWN} more" if len(names) > SHOWN else text

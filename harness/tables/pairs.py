@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.tables.compare import scales_of, suite_names
 from harness.tables.reduction import BLOCK, blocks
+from harness.tables.scope import scales_of, suite_names
 
 if TYPE_CHECKING:
     from harness.results import Results

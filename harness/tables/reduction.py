@@ -3,13 +3,13 @@
 A block is what can be compared: one dataset, one split, one way of dividing controls. Within it a
 setting is everything else that a job chooses, save seed and fold. A pair's score is averaged over
 seeds and folds before anything else, for a repeated seed is no new perturbation and must not make
-an interval narrower.
+an interval narrower. What each repeat scored stays beside it, as the second level of a bootstrap.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,12 @@ class Block:
         (n_settings, n_pairs) whether any trial of the setting scored the pair, defined or not.
     trials
         The block's rows of the table of trials, with the place of their setting as ``setting``.
+    fits
+        (n_fits, n_pairs, n_metrics) what each repeat of a setting scored; those of one setting
+        stand together, in the order of settings. A repeat is a seed, whatever its fold; where folds
+        test the same pairs, a seed and fold.
+    repeats
+        For each setting the names of its repeats.
     """
 
     key: tuple[str, ...]
@@ -68,6 +74,13 @@ class Block:
     values: NDArray[np.float64]
     scored: NDArray[np.bool_]
     trials: pd.DataFrame
+    fits: NDArray[np.float64]
+    repeats: tuple[tuple[str, ...], ...]
+
+    def fits_of(self, setting: int) -> NDArray[np.float64]:
+        """Return what the repeats of a setting scored: (n_repeats, n_pairs, n_metrics)."""
+        start = sum(len(names) for names in self.repeats[:setting])
+        return self.fits[start : start + len(self.repeats[setting])]
 
 
 def blocks(
@@ -94,13 +107,11 @@ def blocks(
     for key in sorted(group.unique()):
         inside = group == key
         settings, setting = _settings(trials[inside], factors, ceilings)
-        setting_of = np.full(len(trials), -1)
-        setting_of[np.flatnonzero(inside)] = setting
-        mine = inside.to_numpy()[row_trial]
-        part, row_setting = (rows, row_trial) if mine.all() else (rows[mine], row_trial[mine])
-        pairs, values, scored = _average(part, setting_of[row_setting], len(settings), metrics)
         named = trials[inside].assign(setting=setting)
-        yield Block(tuple(key.split("\0")), settings, pairs, values, scored, named)
+        mine = inside.to_numpy()[row_trial]
+        part, row_trials = (rows, row_trial) if mine.all() else (rows[mine], row_trial[mine])
+        pairs, values, scored, fits, repeats = _reduced(part, row_trials, named, metrics)
+        yield Block(tuple(key.split("\0")), settings, pairs, values, scored, named, fits, repeats)
 
 
 def _present(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -155,29 +166,89 @@ def shown(name: str, value: Any) -> str:
     return str(value)
 
 
-def _average(
-    rows: pd.DataFrame, setting: NDArray[np.int64], n_settings: int, metrics: Sequence[str]
-) -> tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.bool_]]:
-    context, perturbation = (rows[name].cat for name in ("context", "perturbation"))
-    width = max(len(perturbation.categories), 1)
-    code = context.codes.to_numpy().astype(np.int64) * width + perturbation.codes.to_numpy()
-    used, pair = np.unique(code, return_inverse=True)
-    pairs = pd.DataFrame(
-        {
-            "context": context.categories.to_numpy(dtype=object)[used // width],
-            "perturbation": perturbation.categories.to_numpy(dtype=object)[used % width],
-        }
-    )
-    metric = pd.Index(metrics).get_indexer(rows["metric"].cat.categories)
-    metric = metric[rows["metric"].cat.codes.to_numpy()]
-    shape = (n_settings, len(pairs), len(metrics))
-    flat = np.ravel_multi_index((setting, pair, metric), shape)
-    value = rows["value"].to_numpy()
-    defined = ~np.isnan(value)
-    size = int(np.prod(shape))
-    count = np.bincount(flat, weights=defined, minlength=size)
-    total = np.bincount(flat, weights=np.where(defined, value, 0.0), minlength=size)
+# --- sums over rows -----------------------------------------------------------------------------
+
+
+def _reduced(
+    rows: pd.DataFrame, trial: NDArray[np.int64], trials: pd.DataFrame, metrics: Sequence[str]
+) -> tuple[pd.DataFrame, Any, Any, Any, tuple[tuple[str, ...], ...]]:
+    """Return pairs, values, what is scored, fits and the names of repeats, as `Block` has them."""
+    cells, pairs = _Cells.of(rows, metrics)
+    trials = _with_scores(trials, trial)
+    for names in (["setting", "seed"], ["setting", "seed", "fold"]):
+        of_trial, repeats = _repeats(trials, names)
+        fit = of_trial.reindex(range(int(trial.max(initial=-1)) + 1), fill_value=0).to_numpy()
+        sums = cells.sums(fit[trial], sum(map(len, repeats)))
+        if sums.rows.max(initial=0) <= 1:
+            break
+    starts = np.cumsum([0, *(len(names) for names in repeats[:-1])])
+    total, defined, n_rows = (np.add.reduceat(part, starts, axis=0) for part in sums)
     with np.errstate(invalid="ignore"):
-        mean = (total / count).reshape(shape)
-    rows_of = np.bincount(flat, minlength=size).reshape(shape)
-    return pairs, mean, rows_of.sum(axis=2) > 0
+        values, fits = total / defined, sums.total / sums.defined
+    return pairs, values, n_rows.sum(axis=2) > 0, fits, repeats
+
+
+def _with_scores(trials: pd.DataFrame, trial: NDArray[np.int64]) -> pd.DataFrame:
+    """Leave out trials without scores, but for one of each setting that has no other."""
+    scored = trials.index.isin(np.unique(trial))
+    bare = ~trials["setting"].isin(trials.loc[scored, "setting"])
+    return trials[scored | (bare & ~trials["setting"].duplicated())]
+
+
+def _repeats(
+    trials: pd.DataFrame, names: list[str]
+) -> tuple[pd.Series[int], tuple[tuple[str, ...], ...]]:
+    """Return the place of each trial's fit, and the names of each setting's repeats."""
+    keys = list(zip(*(trials[name].tolist() for name in names), strict=True))
+    distinct = sorted(set(keys))
+    place = {key: number for number, key in enumerate(distinct)}
+    repeats: list[list[str]] = [[] for _ in range(distinct[-1][0] + 1)]
+    for setting, *repeat in distinct:
+        repeats[setting].append(" ".join(map(str, repeat)))
+    found = pd.Series([place[key] for key in keys], index=trials.index)
+    return found, tuple(tuple(part) for part in repeats)
+
+
+class _Sums(NamedTuple):
+    """Sums over rows, (n_fits, n_pairs, n_metrics): of values, of defined ones, of rows."""
+
+    total: NDArray[np.float64]
+    defined: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Where each row belongs, its pair and metric as one number, and its value."""
+
+    place: NDArray[np.int64]
+    value: NDArray[np.float64]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[_Cells, pd.DataFrame]:
+        """Return the cells of rows, and their pairs in sorted order."""
+        context, perturbation = (rows[name].cat for name in ("context", "perturbation"))
+        width = max(len(perturbation.categories), 1)
+        code = context.codes.to_numpy().astype(np.int64) * width + perturbation.codes.to_numpy()
+        used, pair = np.unique(code, return_inverse=True)
+        pairs = pd.DataFrame(
+            {
+                "context": context.categories.to_numpy(dtype=object)[used // width],
+                "perturbation": perturbation.categories.to_numpy(dtype=object)[used % width],
+            }
+        )
+        metric = pd.Index(metrics).get_indexer(rows["metric"].cat.categories)
+        metric = metric[rows["metric"].cat.codes.to_numpy()]
+        place = pair * len(metrics) + metric
+        return cls(place, rows["value"].to_numpy(), (len(pairs), len(metrics))), pairs
+
+    def sums(self, fit: NDArray[Any], n_fits: int) -> _Sums:
+        """Return the sums over the rows of each fit."""
+        shape = (n_fits, *self.shape)
+        flat = fit * (self.shape[0] * self.shape[1]) + self.place
+        size = int(np.prod(shape))
+        known = ~np.isnan(self.value)
+        weights = (np.where(known, self.value, 0.0), known, None)
+        found = (np.bincount(flat, weights=one, minlength=size) for one in weights)
+        return _Sums(*(part.astype(np.float64, copy=False).reshape(shape) for part in found))

@@ -1,33 +1,20 @@
-"""Show a table: the same cells as Markdown and in a terminal.
+"""Show sections of cells: the same ones as Markdown and in a terminal.
 
-What a cell says is decided once (`_sections`), how it looks twice. A cell holds the mean, its
-interval, the rank, and a sign where the floor is missed; the digits of a column follow from its
-intervals, so that they say what the data can tell and no more.
+What a cell says is decided where a table is laid out (`harness.tables.cells`), how it looks here,
+in `latex` and in `hypertext`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pandas as pd
-
-from harness.tables.footer import BASELINE_SIGN, CEILING_SIGN, FLOOR_SIGN, block_title
-from harness.tables.reduction import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
-    from harness.tables.table import Table
-
-UNDEFINED = "—"
 _HEADER = 8  # the width at which names of columns break; "mean rank" should
-ARROWS = {True: " ↑", False: " ↓", None: ""}
-_SIGNS = {"ceiling": CEILING_SIGN, "baseline": BASELINE_SIGN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +28,31 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One dataset and split: a title, the names of the columns, and rows of cells."""
+    """One part of a table: a title, the names of the columns, and rows of cells.
+
+    The first `n_labels` columns say what a row is about; the others are numbers.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    n_labels: int = 1
+
+    @classmethod
+    def of(cls, title: str, columns: Mapping[str, Sequence[Cell]], n_labels: int = 1) -> Section:
+        """Return a section of columns by name."""
+        return cls(title, tuple(columns), tuple(zip(*columns.values(), strict=True)), n_labels)
 
 
-def markdown(table: Table) -> str:
-    """Return Markdown: a table for each dataset and split under a heading, then the footer."""
-    return sections_as_markdown(_sections(table), table.notes)
-
-
-def sections_as_markdown(sections: Iterable[Section], notes: Iterable[str]) -> str:
+def markdown(sections: Iterable[Section], notes: Iterable[str]) -> str:
     """Return Markdown: a table for each section under a heading, then the notes."""
     lines: list[str] = []
     for section in sections:
         if section.title:
             lines += [f"### {section.title}", ""]
         lines.append(_line(section.columns))
-        lines.append(_line(["---", *["---:"] * (len(section.columns) - 1)]))
+        n_numbers = len(section.columns) - section.n_labels
+        lines.append(_line([*["---"] * section.n_labels, *["---:"] * n_numbers]))
         lines += [_line([_markdown_cell(cell) for cell in row]) for row in section.rows]
         lines.append("")
     lines += [f"- {_escaped(note)}" for note in notes]
@@ -82,15 +74,8 @@ def _escaped(text: str) -> str:
     return text
 
 
-def terminal(table: Table, width: int) -> RenderableType:
-    """Return rich tables that fit `width`; metrics that do not go below, with the models again."""
-    return sections_in_terminal(_sections(table), table.notes, width)
-
-
-def sections_in_terminal(
-    sections: Iterable[Section], notes: Iterable[str], width: int
-) -> RenderableType:
-    """Return rich tables that fit `width`; columns that do not go below, with the first again."""
+def terminal(sections: Iterable[Section], notes: Iterable[str], width: int) -> RenderableType:
+    """Return rich tables that fit `width`; columns that do not go below, with the labels again."""
     from rich.console import Group
     from rich.text import Text
 
@@ -111,7 +96,8 @@ def _rich_table(section: Section, columns: list[int]) -> RenderableType:
     shown.show_edge = shown.pad_edge = False
     for place in columns:
         name = Text(_broken(section.columns[place]))
-        shown.add_column(name, justify="left" if place == 0 else "right", no_wrap=place > 0)
+        label = place < section.n_labels
+        shown.add_column(name, justify="left" if label else "right", no_wrap=not label)
     for row in section.rows:
         shown.add_row(*(_rich_cell(row[place]) for place in columns))
     return shown
@@ -125,19 +111,20 @@ def _rich_cell(cell: Cell) -> Any:
 
 
 def _fitting(section: Section, width: int) -> Iterator[list[int]]:
-    """Yield groups of columns that fit side by side, each led by the model's column."""
+    """Yield groups of columns that fit side by side, each led by the labels."""
     margin = 3  # a space on both sides of a column, and a separator
     wide = [_width(section, place) + margin for place in range(len(section.columns))]
-    room = width - min(wide[0], max(width // 3, 20))
+    labels = [*range(section.n_labels)]
+    room = width - min(sum(wide[place] for place in labels), max(width // 3, 20))
     group: list[int] = []
     used = 0
-    for place in range(1, len(wide)):
+    for place in range(section.n_labels, len(wide)):
         if group and used + wide[place] > room:
-            yield [0, *group]
+            yield [*labels, *group]
             group, used = [], 0
         group.append(place)
         used += wide[place]
-    yield [0, *group]
+    yield [*labels, *group]
 
 
 def _width(section: Section, place: int) -> int:
@@ -158,79 +145,3 @@ def _broken(name: str) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.strip() for line in lines)
-
-
-# --- what the cells say -------------------------------------------------------------------------
-
-
-def _sections(table: Table) -> Iterator[Section]:
-    frame = table.frame
-    names = [name for name in BLOCK if name in frame]
-    if not names:
-        return
-    for key, part in frame.groupby(names, sort=False):
-        version = part["dataset_version"].iloc[0] if "dataset_version" in part else None
-        yield _section(table, part, block_title([str(value) for value in key], version))
-
-
-def _section(table: Table, part: pd.DataFrame, title: str) -> Section:
-    most = int(part["n_pairs"].max())
-    columns = {"model": [Cell(_model(row, most)) for row in part.to_dict("records")]}
-    ranked = part[part["role"] != "ceiling"]
-    if part["combined"].notna().any():
-        best = max(ranked["combined"].max(), 1e-12)  # nobody is best at not beating the baseline
-        columns["combined ↑"] = _estimates(part, "combined", part["combined"] >= best)
-    if part["mean_rank"].notna().any():
-        columns["mean rank ↓"] = _mean_ranks(part["mean_rank"])
-    for scale in table.scales:
-        first = (part[f"{scale.name}_rank"] == 1).fillna(value=False)
-        name = scale.name + ARROWS[scale.higher_is_better]
-        columns[name] = _estimates(part, scale.name, first)
-    return Section(title, tuple(columns), tuple(zip(*columns.values(), strict=True)))
-
-
-def _mean_ranks(ranks: pd.Series[float]) -> list[Cell]:
-    texts = (UNDEFINED if math.isnan(rank) else f"{rank:.2f}" for rank in ranks)
-    best = ranks.min()
-    return [
-        Cell(text.removesuffix(".00"), best=rank == best)
-        for text, rank in zip(texts, ranks, strict=True)
-    ]
-
-
-def _model(row: Mapping[Any, Any], most_pairs: int) -> str:
-    sign = _SIGNS.get(row["role"], "")
-    parts = [row["model"], sign, row["setting"]]
-    if row["n_pairs"] < most_pairs:
-        parts.append(f"({row['n_pairs']} of {most_pairs} pairs)")
-    return " ".join(part for part in parts if part)
-
-
-def _estimates(part: pd.DataFrame, name: str, best: pd.Series[bool]) -> list[Cell]:
-    """Return a column's cells: mean, rank and floor in the text, the interval as the detail."""
-    low, high = part[f"{name}_low"].to_numpy(), part[f"{name}_high"].to_numpy()
-    means = part[name].to_numpy()
-    digits = decimals(means, low, high)
-    ranks = part.get(f"{name}_rank", pd.Series([pd.NA] * len(part)))
-    missed = (name in str(names).split() for names in part["floors_missed"])
-    cells = []
-    for mean, a, b, rank, miss, first in zip(means, low, high, ranks, missed, best, strict=True):
-        if math.isnan(mean):
-            cells.append(Cell(UNDEFINED))
-            continue
-        signs = [f"{mean:.{digits}f}"]
-        signs += [] if pd.isna(rank) else [f"#{rank}"]
-        signs += [FLOOR_SIGN] if miss else []
-        detail = "" if math.isnan(a) else f"[{a:.{digits}f}, {b:.{digits}f}]"
-        cells.append(Cell(" ".join(signs), detail, bool(first)))
-    return cells
-
-
-def decimals(means: np.ndarray, low: np.ndarray, high: np.ndarray) -> int:
-    """Return how many decimals show two digits of a typical interval's half, 2 to 5 of them."""
-    halves = (high - low) / 2
-    halves = halves[np.isfinite(halves) & (halves > 0)]
-    if len(halves) == 0:
-        halves = np.abs(means[np.isfinite(means) & (means != 0)]) / 100
-    typical = float(np.median(halves)) if len(halves) else 0.01
-    return int(np.clip(1 - math.floor(math.log10(typical)), 2, 5))

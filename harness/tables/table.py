@@ -1,53 +1,79 @@
-"""A comparative table as a value: numbers unrounded, and what must be said beside them."""
+"""A table as a value: numbers unrounded, their layout, and what must be said beside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pandas as pd
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from harness.tables.estimates import Scale
+    from harness.tables.render import Section
+
+Format = Literal["text", "markdown", "latex", "csv", "html"]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One row per dataset, split, model and setting.
+    """One kind of table by one suite.
 
     Attributes
     ----------
+    kind
+        What the table is of, as ``harness table --kind`` calls it.
     suite
-        By which the scores were made.
+        By which the scores were made; several joined by commas where the table compares suites.
     scales
         The metrics, in the order of their columns.
     frame
-        Columns ``dataset``, ``dataset_version``, ``split``, ``controls``; ``model``, ``setting``
-        (the factors that vary), ``role`` (``ceiling``, ``baseline`` or empty), the other factors;
-        ``n_trials``, ``n_pairs``; ``combined``, ``combined_low``, ``combined_high``,
-        ``floors_missed`` (names), ``mean_rank``; for each metric its mean under its own name and
-        ``_low``, ``_high``, ``_rank``, ``_pairs`` (with a defined score). Rows of one dataset and
-        split stand together, in the order of the table.
+        All numbers, unrounded; the function that makes a kind says which columns.
     notes
         The footer, a sentence or more each.
+    layout
+        Gives the sections that `frame` is shown as.
     level
         The share that an interval holds.
     """
 
+    kind: str
     suite: str
     scales: tuple[Scale, ...]
     frame: pd.DataFrame
     notes: tuple[str, ...]
+    layout: Callable[[Table], Iterable[Section]]
     level: float = 0.95
 
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """What is shown: cells under names of columns, usually one section a dataset and split."""
+        return tuple(self.layout(self)) if len(self.frame) else ()
+
+    @property
+    def title(self) -> str:
+        """What a heading says: the kind and the suite."""
+        return f"{self.kind.capitalize()}, suite {self.suite}"
+
     def to_markdown(self) -> str:
-        """Return GitHub-flavoured Markdown, one table per dataset and split, with the footer."""
+        """Return GitHub-flavoured Markdown, a table for each section, then the footer."""
         from harness.tables.render import markdown
 
-        return markdown(self)
+        return markdown(self.sections, self.notes)
+
+    def to_latex(self) -> str:
+        """Return LaTeX with the rules of booktabs, a float for each section, then the footer."""
+        from harness.tables.latex import latex
+
+        return latex(self)
+
+    def to_html(self) -> str:
+        """Return a page of its own; `harness.tables.hypertext.fragment` gives what is in it."""
+        from harness.tables.hypertext import page
+
+        return page(self)
 
     def to_csv(self) -> str:
         """Return all columns of `frame`, unrounded."""
@@ -57,7 +83,17 @@ class Table:
         """Return what a terminal of `width` columns can show."""
         from harness.tables.render import terminal
 
-        return terminal(self, width)
+        return terminal(self.sections, self.notes, width)
+
+    def to(self, form: Format) -> str:
+        """Return the table as text in one of the written forms."""
+        written = {
+            "markdown": self.to_markdown,
+            "latex": self.to_latex,
+            "csv": self.to_csv,
+            "html": self.to_html,
+        }
+        return written[form]()
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions

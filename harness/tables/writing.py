@@ -8,9 +8,10 @@ import pandas as pd
 
 from harness import paths
 from harness.statistics import Bootstrap
-from harness.tables.ablation import Ablation, ablation
-from harness.tables.compare import compare, suite_names
+from harness.tables.ablation import ablation
+from harness.tables.compare import compare
 from harness.tables.pairs import per_pair
+from harness.tables.scope import suite_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ def write_tables(
     baseline: str | None = None,
     floors: Mapping[str, float] | None = None,
     bootstrap: Bootstrap = _DEFAULT,
-) -> tuple[Table | Ablation, ...]:
+) -> tuple[Table, ...]:
     """Write ``comparison.md``, ``comparison.csv`` and ``per_perturbation.csv``; return the tables.
 
     Of an ablation also ``ablation.md`` and ``ablation.csv``, what each factor changes of the base.

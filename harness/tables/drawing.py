@@ -1,0 +1,141 @@
+"""Resampled means of settings: what intervals, differences and ranks of a table are made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from harness.statistics import Resamples
+    from harness.tables.reduction import Block
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
+ALL = slice(None)
+_DRAWN_AT_ONCE = 8_000_000  # resampled means in memory: 64 MB
+
+
+def parts(block: Block, draws: int) -> Iterator[slice]:
+    """Yield ranges of settings whose resampled means fit into memory together."""
+    n_settings, _, n_metrics = block.values.shape
+    repeats = max((len(names) for names in block.repeats), default=1)
+    step = max(1, _DRAWN_AT_ONCE // max(1, n_metrics * draws * repeats))
+    for start in range(0, n_settings, step):
+        yield slice(start, min(start + step, n_settings))
+
+
+def drawn_means(
+    block: Block,
+    part: slice,
+    resamples: Resamples,
+    where: Bools | None = None,
+    columns: slice = ALL,
+) -> tuple[Floats, Floats]:
+    """Return the means (n, n_metrics) of some settings, and (n_draws, n, n_metrics) resampled.
+
+    Parameters
+    ----------
+    part, columns
+        Which settings, n of them, and which metrics.
+    where
+        (n, n_pairs, n_metrics) or what broadcasts to it: the scores to take; all by default.
+    """
+    values = block.values[part, :, columns]
+    if where is not None:
+        values = np.where(where, values, np.nan)
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(defined, values, 0.0).sum(axis=1) / defined.sum(axis=1)
+    n, n_pairs, n_metrics = values.shape
+    draws = np.empty((resamples.draws, n, n_metrics))
+    start = part.indices(len(block.settings))[0]
+    for names, members in _by_repeats(block, part).items():
+        if len(names) == 1:
+            scores = values[members][None]
+        else:
+            scores = np.stack([block.fits_of(start + at)[..., columns] for at in members], axis=1)
+            scores = np.where(defined[members], scores, np.nan)
+        flat = scores.transpose(0, 2, 1, 3).reshape(len(scores), n_pairs, -1)
+        draws[:, members] = resamples.repeated_means(flat, names).reshape(
+            -1, len(members), n_metrics
+        )
+    return mean, draws
+
+
+def _by_repeats(block: Block, part: slice) -> dict[tuple[str, ...], list[int]]:
+    """Return the places within `part` of the settings that have the same repeats.
+
+    Settings with one repeat each belong together, whatever its name.
+    """
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, names in enumerate(block.repeats[part]):
+        found[names if len(names) > 1 else ("",)].append(place)
+    return found
+
+
+@dataclass(slots=True)
+class Opponent:
+    """A setting that others are measured from, over the pairs that each of them has.
+
+    `columns` says by which metrics.
+    """
+
+    block: Block
+    place: int
+    resamples: Resamples
+    columns: slice = field(default_factory=lambda: ALL)
+    known: dict[bytes, tuple[Floats, Floats]] = field(default_factory=dict)
+
+    def over(self, pairs: Bools) -> tuple[Floats, Floats]:
+        """Return its means (n, n_metrics) and (n_draws, n, n_metrics) over each of `pairs`.
+
+        Parameters
+        ----------
+        pairs
+            (n, n_pairs), or (n, n_pairs, n_metrics); few of them differ.
+        """
+        found = [self._over(one) for one in pairs]
+        if all(one is found[0] for one in found):  # broadcast rather than copied
+            return np.repeat(found[0][0], len(found), axis=0), found[0][1]
+        means, draws = zip(*found, strict=True)
+        return np.concatenate(means), np.concatenate(draws, axis=1)
+
+    def differences(self, part: slice) -> Differences:
+        """Return how other settings differ from this one over the pairs that both have."""
+        values = self.block.values[:, :, self.columns]
+        shared = ~(np.isnan(values[part]) | np.isnan(values[self.place]))
+        mean, draws = drawn_means(self.block, part, self.resamples, shared, self.columns)
+        own_mean, own_draws = self.over(shared)
+        return Differences(shared.sum(axis=1), mean - own_mean, draws - own_draws)
+
+    def _over(self, pairs: Bools) -> tuple[Floats, Floats]:
+        key = pairs.tobytes()
+        if key not in self.known:
+            where = (pairs if pairs.ndim == 2 else pairs[:, None])[None]
+            place = slice(self.place, self.place + 1)
+            self.known[key] = drawn_means(self.block, place, self.resamples, where, self.columns)
+        return self.known[key]
+
+
+class Differences(NamedTuple):
+    """Differences of n settings from one other, over the pairs that both have.
+
+    Attributes
+    ----------
+    n_pairs, mean
+        (n, n_metrics) how many pairs; the mean difference.
+    draws
+        (n_draws, n, n_metrics) resampled, both settings together.
+    """
+
+    n_pairs: NDArray[np.int64]
+    mean: Floats
+    draws: Floats
