@@ -15,7 +15,7 @@ import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import numpy as np
 import zarr
@@ -26,6 +26,7 @@ from harness.errors import DataError
 from harness.kernels.normalise import median_library_size
 from harness.spill import from_dense
 from harness.store import CHUNK_GENES, CHUNK_ROWS, FORMAT, open_store, shard_rows
+from harness.store_layout import Matrix, layout, write_elements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.store import Array, PairRange, Scale, Store
+    from harness.store_layout import Compression
 
 Rows: TypeAlias = sparse.csr_matrix
-Compression: TypeAlias = Literal["auto", "lz4", "zstd", "none"]
 
 DIGEST_BYTES = 16
 
@@ -123,32 +124,21 @@ class StoreWriter:
         with zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_array(store / "X", mode="r+", zarr_format=3)
 
-    def _compressor(self) -> Any:
-        from zarr.codecs import BloscCodec, ZstdCodec
-
-        chosen = self.compression
-        if chosen == "auto":
-            chosen = "lz4" if self.scale == "counts" else "zstd"
-        itemsize = np.dtype(self.dtype).itemsize
-        lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize)
-        return {"lz4": lz4, "zstd": ZstdCodec(level=1), "none": None}[chosen]
-
     def _create(self, store: Path) -> None:
-        group = zarr.create_group(store, zarr_format=3)
-        group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         tile = (min(CHUNK_ROWS, max(1, self.shape[0])), min(CHUNK_GENES, max(1, self.shape[1])))
         rows = min(self.shard_rows, -(-self.shape[0] // tile[0]) * tile[0]) or 1
-        matrix = group.create_array(
-            "X",
+        matrix = Matrix(
             shape=self.shape,
-            dtype=self.dtype,
-            chunks=tile,
-            shards=(rows, max(1, -(-self.shape[1] // tile[1])) * tile[1]),
-            compressors=self._compressor(),
-            fill_value=0,
+            dtype=np.dtype(self.dtype),
+            tile=tile,
+            shard=(rows, max(1, -(-self.shape[1] // tile[1])) * tile[1]),
+            compression=self.compression,
+            scale=self.scale,
         )
-        matrix.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        _write_elements(group, {"obs": self.obs, "var": self.var})
+        for name, content in layout(matrix, self.obs, self.var).items():
+            file = store / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
 
     @property
     def written(self) -> frozenset[int]:
@@ -231,10 +221,12 @@ class StoreWriter:
         sizes = np.concatenate([np.zeros(0), *(record["sizes"] for record in records)])
         digests = b"".join(record["digests"].tobytes() for record in records)
         store = self._folder / "store"
-        group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-        kept = {"library_sizes": sizes} if self.scale == "counts" else {}
-        _write_elements(group, {"uns": {"harness": kept} if kept else {}})
-        group.attrs["harness"] = self._manifest(sizes, digests)
+        if self.scale == "counts":
+            group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+            write_elements(group, {"uns": {"harness": {"library_sizes": sizes}}})
+        root = json.loads((store / "zarr.json").read_bytes())
+        root["attributes"]["harness"] = self._manifest(sizes, digests)
+        (store / "zarr.json").write_text(json.dumps(root, indent=2), encoding="utf-8")
         for file in store.rglob("*"):
             if file.is_file() and store / "X" / "c" not in file.parents:
                 _flush(file)
@@ -262,16 +254,6 @@ class StoreWriter:
 
 def _new_scratch(path: str) -> str:
     return tempfile.mkdtemp() if paths.is_remote(path) else paths.scratch_name(path)
-
-
-def _write_elements(group: zarr.Group, elements: Mapping[str, Any]) -> None:
-    from anndata import settings
-    from anndata.io import write_elem
-
-    # named, since AnnData warns of a coming default otherwise; a column needs no shards
-    with settings.override(auto_shard_zarr_v3=False):
-        for name, element in elements.items():
-            write_elem(group, name, element)
 
 
 def _strips(rows: Array | Rows | Iterable[Rows]) -> Iterator[Array | Rows]:

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " | reference reference_store counts energy populations | convert convert_checks"
         " | tasks shown loading cells data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
-        "store store_writer | sources | splits split_files | fetch"
+        "store store_writer store_layout | sources | splits split_files | fetch"
         " | job_checks search_checks parameter_checks | runs ledger"
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames",
@@ -50,7 +50,7 @@ ALLOWED = {
 SOLE_IMPORTERS = {
     "ray": {"executors.ray_cluster", "executors.ray_search", "executors.ray_workers"},
     "cupy": {"kernels.backend"},
-    "anndata": {"store", "store_writer", "sources", "convert", "frames"},
+    "anndata": {"store", "store_layout", "sources", "convert", "frames"},
     "dask": {"convert"},
     "optuna": {"proposals"},
 }

@@ -85,14 +85,14 @@ class Elsewhere:
 def test_an_entry_point_is_a_model_like_any_other(monkeypatch):
     entry = EntryPoint("elsewhere", f"{__name__}:Elsewhere", base.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda _: Elsewhere)
-    monkeypatch.setattr(base, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(base, "_offered", lambda: (entry,))
     monkeypatch.setattr(base, "_MODELS", dict(base._MODELS))
     assert registered()["elsewhere"].model is Elsewhere
 
 
 def test_an_entry_point_that_cannot_be_loaded_is_named(monkeypatch):
     entry = EntryPoint("gone", "nowhere_at_all:Model", base.GROUP)
-    monkeypatch.setattr(base, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(base, "_offered", lambda: (entry,))
     with pytest.raises(ModelError, match="'gone' cannot be loaded from 'nowhere_at_all:Model'"):
         registered()
 

@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -106,12 +107,24 @@ def register(
     return add
 
 
-def registered() -> dict[str, ModelInfo]:
-    """Return every model by its name: those of this package, then those of entry points."""
+@cache
+def _shipped() -> None:
+    """Import every module of models, so that all are registered."""
     package = import_module("harness.models")
     for module in pkgutil.iter_modules(package.__path__, "harness.models."):
         import_module(module.name)
-    for entry in entry_points(group=GROUP):
+
+
+@cache
+def _offered() -> tuple[EntryPoint, ...]:
+    """Return what other packages offer; asked once, since that reads a file of each of them."""
+    return tuple(entry_points(group=GROUP))
+
+
+def registered() -> dict[str, ModelInfo]:
+    """Return every model by its name: those of this package, then those of entry points."""
+    _shipped()
+    for entry in _offered():
         try:
             loaded = entry.load()
         except (ImportError, AttributeError) as error:
