@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(group.split()) for group in line.split("|"))
     for line in (
         "cli __main__",
-        "scoring anchored",
+        "scoring anchored scaffold",
         "sweep calls provenance search listening planning prediction_files trial_inputs preparation"
         " checking cluster_checks conversion_cards | tables",
         "executors | trial given fitted stages pulse recorded errands",

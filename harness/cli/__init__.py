@@ -34,6 +34,7 @@ COMMANDS = {
     "prep": "Write a prediction as a submission to the challenge (.vcc).",
     "cluster": "Tell what is wrong with cluster files, Slurm scripts, RayJobs and launcher files.",
     "table": "Compare the models of one or several runs.",
+    "new": "Write a model's package with its test, or a job for a dataset, to start from.",
     "list": "Show what there is: models, metrics, datasets, jobs, splits.",
 }
 
