@@ -198,6 +198,11 @@ def chosen_suites(
     return [(suite_named(name), suite_named(name).members(chosen)) for name in split]
 
 
+def scores_counts(suite: str) -> bool:
+    """Whether a suite scores raw counts, and so needs a truth and predictions of counts."""
+    return "counts" in _needs(chosen_suites(suite))
+
+
 def _name(source: Any, otherwise: str) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source).rstrip("/")

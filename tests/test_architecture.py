@@ -18,15 +18,15 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(group.split()) for group in line.split("|"))
     for line in (
         "cli __main__",
-        "scoring anchored scaffold",
+        "scoring anchored scaffold assessment",
         "sweep calls provenance search listening planning prediction_files trial_inputs preparation"
         " checking cluster_checks conversion_cards | tables",
-        "executors | trial given fitted stages pulse recorded errands",
+        "executors | trial given fitted stages pulse recorded errands | trust exploits",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions foreign annotated | results cube"
         " | reference reference_store counts energy populations | convert convert_checks"
-        " | tasks shown loading cells data_factors pseudobulks"
+        " | tasks shown loading cells counted data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
         "store store_writer store_layout | sources | splits split_files | fetch"
         " | job_checks search_checks parameter_checks | runs ledger"
