@@ -289,16 +289,28 @@ class Results:
         A run folder or several: local paths or URLs. Trials of several runs are joined when the
         datasets and splits of one name are the same, and the metrics' versions too. Trials that a
         run's job no longer has are left out, `n_unplanned` of them: they are of a model that was
-        taken out again, or of a dataset that was made anew.
+        taken out again, or of a dataset that was made anew. So are those on the validation side,
+        which `validation` has.
     """
 
     def __init__(self, runs: Runs) -> None:
         self.runs = _several(runs)
         trials = read_trials(self.runs)
-        trials = trials[trials["side"].isna()] if "side" in trials else trials  # no search's own
         planned = trials["planned"].astype(bool)
-        self.n_unplanned = int((~planned).sum())
-        self._hold(trials[planned].reset_index(drop=True))
+        side = trials["side"] if "side" in trials else pd.Series(None, trials.index, dtype=object)
+        tested = side.isna()
+        self.n_unplanned = int((~planned & tested).sum())
+        self._validation = trials[planned & ~tested].reset_index(drop=True)
+        self._hold(trials[planned & tested].reset_index(drop=True))
+
+    @cached_property
+    def validation(self) -> Results:
+        """The results of the same runs on validation pairs, which settings are chosen by."""
+        other = type(self).__new__(type(self))
+        other.runs, other.n_unplanned = self.runs, 0
+        other._validation = self._validation.iloc[:0]
+        other._hold(self._validation)
+        return other
 
     def _hold(self, trials: pd.DataFrame) -> None:
         self.trials = trials
@@ -317,6 +329,7 @@ class Results:
         """
         results = cls.__new__(cls)
         results.runs, results.n_unplanned = (), 0
+        results._validation = trials.iloc[:0]
         defaults: dict[str, Any] = {
             "state": "done",
             "dataset": "",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from harness.cli.console import out
 from harness.results import Results
-from harness.tables import compare_suites
-
-Format = Literal["text", "markdown", "csv"]
+from harness.tables import Format, Kind, tables_of
 
 
 def table_(
     *runs: Annotated[str, Parameter(required=True)],
+    kind: Kind = "comparison",
     baseline: str | None = None,
     suite: str | None = None,
     to: Format = "text",
@@ -25,18 +24,24 @@ def table_(
     ----------
     runs
         Run folders.
+    kind
+        comparison: every setting by every metric. ranks: how sure each rank is. pairs: paired
+        differences with tests. ablation: what each factor changes. sweep: what each parameter does,
+        and the best setting. perturbations: every single pair. strata: by effect size, cells and
+        expression of the target. cost: seconds and memory beside scores. drift: suites side by
+        side.
     baseline
-        The model that combined scores are measured from; the job's own by default.
+        The model that combined scores are measured from, the job's own by default; for pairs, the
+        one that all others are compared with.
     suite
-        Which suite's scores; the job's by default.
+        Which suite's scores, several with commas; all that there are by default.
     to
-        text for the terminal, markdown, or csv (numbers unrounded).
+        text for the terminal, markdown, latex (booktabs), html, or csv (numbers unrounded).
     """
     suites = () if suite is None else tuple(suite.split(","))
-    for table in compare_suites(Results(runs), suites=suites, baseline=baseline):
+    for table in tables_of(Results(runs), kind, suites=suites, baseline=baseline):
         if to == "text":
             out().print(table, soft_wrap=False)
         else:
-            text = table.to_markdown() if to == "markdown" else table.to_csv()
-            out().print(text, markup=False)
+            print(table.to(to), end="")
     return 0

@@ -82,7 +82,7 @@ class Estimates:
         (n_settings, n_metrics) ranks; NaN for what is not ranked.
     ties
         (n_settings, n_metrics) whether the interval of the paired difference from the best setting
-        holds 0. The best itself is no tie.
+        holds 0. What is first is no tie.
     """
 
     metrics: Interval
@@ -159,9 +159,8 @@ class _Estimation:
         for column, leader in leaders:
             found = leader.differences(part)
             low, high = (end[:, 0] for end in percentile_interval(found.draws, level))
-            known = (found.n_pairs[:, 0] > 1) & ~np.isnan(self.places[part, column])
-            self.ties[part, column] = (low <= 0) & (high >= 0) & known
-            self.ties[leader.place, column] = False
+            behind = (found.n_pairs[:, 0] > 1) & (self.places[part, column] > 1)
+            self.ties[part, column] = (low <= 0) & (high >= 0) & behind
         if self.reference is None:
             return
         members, best = self.members, self.best[self.members]

@@ -15,7 +15,7 @@ from harness.metrics.combine import combined_score
 from harness.metrics.suites import suites
 from harness.statistics import Bootstrap
 from harness.tables.estimates import Scale, pair_means, ranked_settings, ranks
-from harness.tables.footer import about, block_title, gaps
+from harness.tables.footer import about, block_title, counted, gaps
 from harness.tables.reduction import BLOCK, Block, blocks
 
 if TYPE_CHECKING:
@@ -209,3 +209,23 @@ def by_block(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         version = part["dataset_version"].iloc[0] if "dataset_version" in part else None
         title = block_title([str(value) for value in key], version) if names else ""
         yield title, part
+
+
+def block_name(block: Block) -> str:
+    """Return a block's title with the version of its data."""
+    trials = block.trials
+    version = trials["dataset_version"].iloc[0] if "dataset_version" in trials else None
+    return block_title(block.key, version)
+
+
+def best_of_each_model(
+    block: Block, order: Sequence[int], most: int
+) -> tuple[list[int], list[str]]:
+    """Return the first setting of each model, `most` of them; and what must be said of it."""
+    first: dict[str, int] = {}
+    for place in order:
+        first.setdefault(block.settings[place].model, place)
+    chosen = [*first.values()][:most]
+    n = len(order) - len(chosen)
+    said = f"Shown: the best setting of each model; {counted(n, 'setting')} more in the CSV."
+    return chosen, [said] if n else []

@@ -10,8 +10,9 @@ from harness import paths
 from harness.statistics import Bootstrap
 from harness.tables.ablation import ablation
 from harness.tables.compare import compare
-from harness.tables.pairs import per_pair
-from harness.tables.scope import suite_names
+from harness.tables.perturbations import per_pair
+from harness.tables.ranks import ranks
+from harness.tables.scope import Scope, suite_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from harness.tables.table import Table
 
 _DEFAULT = Bootstrap()
+RANKED = 100
+"""A run of more settings gets no table of ranks unless it is asked for: it takes a while."""
 
 
 def compare_suites(
@@ -47,34 +50,46 @@ def write_tables(
     floors: Mapping[str, float] | None = None,
     bootstrap: Bootstrap = _DEFAULT,
 ) -> tuple[Table, ...]:
-    """Write ``comparison.md``, ``comparison.csv`` and ``per_perturbation.csv``; return the tables.
+    """Write a run's tables; return the comparisons, and after them those of an ablation.
 
-    Of an ablation also ``ablation.md`` and ``ablation.csv``, what each factor changes of the base.
+    ``comparison`` and ``ranks`` (up to `RANKED` settings) and, of an ablation, ``ablation``, each
+    as ``.md``, ``.csv`` and ``.tex``; ``per_perturbation.csv``. `harness table` gives the others.
 
-    There is one table per suite: a section each in the Markdown, and in the CSV the column
-    ``suite``. `baseline` and `floors` are by default what the runs' jobs say.
+    There is one table per suite: a section each in a text, and in the CSV the column ``suite``.
+    `baseline` and `floors` are by default what the runs' jobs say.
     """
     tables = compare_suites(
         results, suites=suites, baseline=baseline, floors=floors, bootstrap=bootstrap
     )
-    headed = (f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in tables)
-    paths.write_atomic(paths.join(folder, "comparison.md"), "\n".join(headed))
-    frames = [table.frame.assign(suite=table.suite) for table in tables]
-    joined = pd.concat(frames, ignore_index=True)
-    joined.insert(0, "suite", joined.pop("suite"))
-    paths.write_atomic(paths.join(folder, "comparison.csv"), _csv(joined))
+    _write(folder, "comparison", tables)
     paths.write_atomic(paths.join(folder, "per_perturbation.csv"), _csv(per_pair(results)))
+    if max(len(table.frame) for table in tables) <= RANKED:
+        scopes = (Scope.of(results, table.suite, baseline, bootstrap) for table in tables)
+        _write(folder, "ranks", [ranks(scope) for scope in scopes])
     found = (
         ablation(results, suite=table.suite, baseline=baseline, bootstrap=bootstrap)
         for table in tables
     )
     changes = tuple(one for one in found if one is not None)
     if changes:
-        texts = (f"## Suite {one.suite}\n\n{one.to_markdown()}" for one in changes)
-        paths.write_atomic(paths.join(folder, "ablation.md"), "\n".join(texts))
-        every = pd.concat([one.frame for one in changes], ignore_index=True)
-        paths.write_atomic(paths.join(folder, "ablation.csv"), _csv(every))
+        _write(folder, "ablation", changes)
     return (*tables, *changes)
+
+
+def _write(folder: str, name: str, tables: Sequence[Table]) -> None:
+    """Write the tables of all suites in each form, one file a form."""
+    texts = (f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in tables)
+    paths.write_atomic(paths.join(folder, f"{name}.md"), "\n".join(texts))
+    latex = (table.to_latex() for table in tables)
+    paths.write_atomic(paths.join(folder, f"{name}.tex"), "\n".join(latex))
+    frames = []
+    for table in tables:
+        others = table.frame.drop(columns="suite", errors="ignore")
+        others.insert(0, "suite", table.suite)
+        frames.append(others)
+    paths.write_atomic(
+        paths.join(folder, f"{name}.csv"), _csv(pd.concat(frames, ignore_index=True))
+    )
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -1,0 +1,100 @@
+"""Every kind of table by its name, and all of a kind that results have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from harness.errors import DataError, UnknownNameError
+from harness.statistics import Bootstrap
+from harness.tables.ablation import ablation
+from harness.tables.compare import compare
+from harness.tables.cost import cost
+from harness.tables.drift import drift
+from harness.tables.pairs import pairs
+from harness.tables.perturbations import perturbations
+from harness.tables.ranks import ranks
+from harness.tables.scope import Scope, suite_names
+from harness.tables.strata import strata
+from harness.tables.sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.results import Results
+    from harness.tables.table import Table
+
+Kind = Literal[
+    "comparison",
+    "ablation",
+    "sweep",
+    "perturbations",
+    "strata",
+    "cost",
+    "drift",
+    "pairs",
+    "ranks",
+]
+
+_DEFAULT = Bootstrap()
+_OF_A_SCOPE = {
+    "sweep": sweep,
+    "perturbations": perturbations,
+    "strata": strata,
+    "cost": cost,
+    "ranks": ranks,
+}
+
+
+def tables_of(
+    results: Results,
+    kind: Kind,
+    *,
+    suites: Sequence[str] = (),
+    baseline: str | None = None,
+    bootstrap: Bootstrap = _DEFAULT,
+) -> tuple[Table, ...]:
+    """Return the tables of one kind, one for each suite; of drift one for all of them.
+
+    Parameters
+    ----------
+    suites
+        By default all that there are scores of.
+    baseline
+        What combined scores are measured from, by default what the runs' jobs say; of pairs, the
+        setting to compare all others with, by default none.
+
+    Raises
+    ------
+    UnknownNameError
+        There are no scores of a suite that was named.
+    DataError
+        The runs hold no ablation, or drift is asked of one suite.
+    """
+    known = suite_names(results)
+    for name in suites:
+        if name not in known:
+            raise UnknownNameError("suite of these results", name, tuple(known))
+    if kind == "drift":
+        return (drift(results, suites, baseline, bootstrap),)
+    every = [*(suites or known)] or ["vcc2025"]
+    made = [_table(results, kind, name, baseline, bootstrap) for name in every]
+    found = tuple(table for table in made if table is not None)
+    if not found:
+        raise DataError(
+            f"{', '.join(results.runs)}: no job of these runs is an ablation. Expected `kind: "
+            "ablation` in one. For the levels of a sweep, ask for --kind sweep."
+        )
+    return found
+
+
+def _table(
+    results: Results, kind: Kind, suite: str, baseline: str | None, bootstrap: Bootstrap
+) -> Table | None:
+    if kind == "comparison":
+        return compare(results, suite=suite, baseline=baseline, bootstrap=bootstrap)
+    if kind == "ablation":
+        return ablation(results, suite=suite, baseline=baseline, bootstrap=bootstrap)
+    scope = Scope.of(results, suite, baseline, bootstrap)
+    if kind == "pairs":
+        return pairs(scope, against=baseline)
+    return _OF_A_SCOPE[kind](scope)
