@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from harness.score import PreparedTruth, Reading, prepare, score
+import pandas as pd
+
+from harness.score import PreparedTruth, Reading, by_scale, prepare, score
+from harness.scores import Scores
 from harness.splits import parse_split
 from harness.store import open_store
 from harness.tasks import Task
@@ -13,11 +16,11 @@ from harness.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.scores import Scores
+    from harness.cells import Scale
     from harness.specs import TrialSpec
 
-_TRUTH: dict[str, Any] = {}
-"""The last truth that this process scored against: at most one, since each can be large."""
+_TRUTHS: dict[Scale, tuple[Any, PreparedTruth]] = {}
+"""The last truth of each scale that this process scored against: each can be large."""
 
 
 def score_given(
@@ -39,15 +42,25 @@ def score_given(
     """
     reference = options.pop("reference")
     reading = Reading(**json.loads(spec.prediction)["reading"], **options)
-    key = (truth, spec.fingerprint, spec.split_spec, spec.fold, spec.side, spec.controls, reading)
-    if _TRUTH.get("key") != key:
-        cells = _held_out(spec, truth) if spec.split_spec else truth
-        found = prepare(cells, reading, suite=list(suites), reference=reference)
-        _TRUTH.update(key=key, truth=found)
-    prepared: PreparedTruth = _TRUTH["truth"]
-    return score(prepared, prediction, suite=list(suites))
+    place = (truth, spec.fingerprint, spec.split_spec, spec.fold, spec.side, spec.controls)
+    held_out = bool(spec.split_spec)
+    scored: list[tuple[Scale, list[str]]] = (
+        by_scale(suites) if held_out else [("log1p", list(suites))]  # a file is on the scale it is
+    )
+    parts = []
+    for scale, names in scored:
+        key = (*place, reading, scale, tuple(names))
+        if scale not in _TRUTHS or _TRUTHS[scale][0] != key:
+            _TRUTHS.pop(scale, None)  # before the next one is read
+            cells = _held_out(spec, truth, scale) if held_out else truth
+            found = prepare(cells, reading, suite=names, reference=reference)
+            _TRUTHS[scale] = key, found
+        parts.append(score(_TRUTHS[scale][1], prediction, suite=names))
+    frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    return Scores(frame, name=parts[0].name)
 
 
-def _held_out(spec: TrialSpec, store: str) -> Any:
+def _held_out(spec: TrialSpec, store: str, scale: Scale) -> Any:
     split = parse_split(json.loads(spec.split_spec), spec.split)
-    return Task(open_store(store), split, spec.fold, controls=spec.controls).truth(spec.side)
+    task = Task(open_store(store), split, spec.fold, controls=spec.controls)
+    return task.truth(spec.side, scale=scale)

@@ -15,12 +15,13 @@ from harness import paths
 from harness.data_factors import DataFactors
 from harness.errors import DataError, JobError
 from harness.models import registered
+from harness.score import scores_counts
 from harness.splits import parse_split
 from harness.store import open_store
 from harness.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from harness.runs import RunFolder
     from harness.specs import TrialSpec
@@ -52,6 +53,36 @@ def refuse_impossible(trials: Sequence[TrialSpec], stores: Mapping[str, str], wh
     found = dict.fromkeys([*_ceilings(trials), *_without_data(trials, stores)])
     if found:
         raise JobError(*(f"{where}: {problem}" for problem in found))
+
+
+def refuse_suites(suites: Iterable[str], stores: Mapping[str, str], where: str) -> None:
+    """Raise for suites of raw counts where a dataset has none.
+
+    Parameters
+    ----------
+    suites
+        What a job scores by.
+    stores
+        The store of each dataset.
+    where
+        The job's file.
+
+    Raises
+    ------
+    JobError
+        Names each suite and dataset that do not fit.
+    """
+    counted = [name for name in suites if scores_counts(name)]
+    stored = {name: open_store(path).scale for name, path in stores.items()} if counted else {}
+    found = [
+        f"{where}: score.suite: {suite!r} scores raw counts, but dataset {name!r} holds {scale} "
+        "values. Leave the suite out, or convert the dataset from its counts."
+        for name, scale in stored.items()
+        for suite in counted
+        if scale != "counts"
+    ]
+    if found:
+        raise JobError(*found)
 
 
 def _ceilings(trials: Sequence[TrialSpec]) -> Iterator[str]:

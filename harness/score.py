@@ -203,6 +203,17 @@ def scores_counts(suite: str) -> bool:
     return "counts" in _needs(chosen_suites(suite))
 
 
+def by_scale(suites: Sequence[str]) -> list[tuple[Scale, list[str]]]:
+    """Return suites by what they score: log1p values or raw counts; those that none does left out.
+
+    A truth is on one scale, so each needs a truth of its own.
+    """
+    scales: dict[Scale, list[str]] = {"log1p": [], "counts": []}
+    for name in suites:
+        scales["counts" if scores_counts(name) else "log1p"].append(name)
+    return [(scale, names) for scale, names in scales.items() if names]
+
+
 def _name(source: Any, otherwise: str) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source).rstrip("/")

@@ -26,7 +26,7 @@ from harness.listening import Silence
 from harness.metrics.suites import suites
 from harness.models import parameters_of
 from harness.paths import find_declaration
-from harness.planning import refuse_impossible
+from harness.planning import refuse_impossible, refuse_suites
 from harness.prediction_files import trials_of_files
 from harness.preparation import known_names, prepare
 from harness.provenance import described_run
@@ -166,6 +166,9 @@ def plan_job(name: str, run: str | None = None, listener: Listener | None = None
     plan = Plan(job, path, folder, trials, done, scoring, stores, given, search)
     blanks = search.blanks if search else ()
     refuse_impossible((*plan.missing, *blanks), stores, str(path))
+    screens_of = {name: found.store for name, found in prepared.items()}
+    searched = (job.metric.suite,) if isinstance(job, SearchJob) else ()
+    refuse_suites(dict.fromkeys((*job.score.suites, *searched)), screens_of, str(path))
     return plan
 
 

@@ -24,14 +24,14 @@ from harness.errors import DataError, StoppedError, StorageError
 from harness.fitted import code_of, load_model, save_model
 from harness.given import score_given
 from harness.identity import content_digest
+from harness.judge import Judge
 from harness.models import make_model, notes, registered, with_cells
-from harness.predictions import PredictionWriter, open_predictions, with_controls, write_profiles
+from harness.predictions import PredictionWriter, write_profiles
 from harness.pulse import Pulse, Stopwatch, total_cost
 from harness.recorded import recorded, scratch_folder
 from harness.resources import STAGES
 from harness.results import write_scores
 from harness.runs import RunFolder
-from harness.score import PreparedTruth, Reading, prepare, score
 from harness.splits import parse_split
 from harness.stages import MODEL, PREDICTIONS, StageFiles
 from harness.store import open_store
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
     from harness.tasks import Query, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
-
-_TRUTH: dict[str, Any] = {}
-"""The last truth that this process scored against: at most one, since each can be large."""
 
 SCRATCH = "scratch"
 """The folder in a trial's own for what is deleted after scoring."""
@@ -284,29 +281,8 @@ class _Ways:
         """Score the predictions at `path` against the held-out cells."""
         kept = path == self.run.of_trial(self.spec.id, PREDICTIONS)
         own = kept or "predictions" in self.errand.keep
-        controls = None if own else self.task.shown_controls(self.spec.side)
-        return score(
-            self._truth(),
-            open_predictions(path) if controls is None else with_controls(path, controls),
-            suite=list(self.errand.suites),
-        )
-
-    def _truth(self) -> PreparedTruth:
-        """Return the truth's part of the scores; trials of one fold in one process share it."""
-        spec, errand = self.spec, self.errand
-        place = (spec.fingerprint, spec.split_spec, spec.fold, spec.side)
-        key = (*place, spec.controls, self.ceiling, errand.suites)
-        if _TRUTH.get("key") != key:
-            reading = Reading(scale="log1p", threads=errand.threads, memory=errand.memory)
-            prepared = prepare(
-                self.task.truth(spec.side, half=self.ceiling),
-                reading,
-                suite=list(errand.suites),
-                reference=self.run.reference,
-            )
-            _TRUTH.update(key=key, truth=prepared)
-        truth: PreparedTruth = _TRUTH["truth"]
-        return truth
+        judge = Judge(self.task, self.errand, self.run.reference, self.ceiling)
+        return judge.score(path, with_own_controls=own)
 
     def _leave(self, scratch: str) -> None:
         """Move what was predicted to where the call finds it that scores."""

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "scoring anchored scaffold assessment",
         "sweep calls provenance search listening planning prediction_files trial_inputs preparation"
         " checking cluster_checks conversion_cards | tables",
-        "executors | trial given fitted stages pulse recorded errands | trust exploits",
+        "executors | trial given fitted stages pulse recorded errands judge | trust exploits",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions foreign annotated | results cube"

@@ -1,0 +1,104 @@
+"""How a trial's predictions are scored: each suite against the held-out cells on its own scale.
+
+Models predict log1p cells. Suites of log1p values take them as they are; suites of raw counts take
+what `harness.counted` makes of them, against the counts of the same held-out cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.counted import CountedCells
+from harness.predictions import open_predictions, with_controls
+from harness.score import PreparedTruth, Reading, by_scale, prepare, score
+from harness.scores import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.cells import Cells, Scale
+    from harness.errands import Errand
+    from harness.tasks import Task
+
+_TRUTHS: dict[Scale, tuple[Any, PreparedTruth]] = {}
+"""The last truth of each scale that this process scored against: each can be large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Scores the predictions of one trial.
+
+    Attributes
+    ----------
+    task
+        Whose held-out cells are the truth.
+    errand
+        The trial, and by which suites it is scored.
+    reference
+        The folder of what trials share.
+    ceiling
+        Whether the truth is one half of each pair's cells.
+    """
+
+    task: Task
+    errand: Errand
+    reference: str
+    ceiling: bool
+
+    def score(self, path: str, *, with_own_controls: bool) -> Scores:
+        """Score the predictions at `path`, by all suites of the errand.
+
+        Parameters
+        ----------
+        path
+            A prediction as `PredictionWriter` leaves it.
+        with_own_controls
+            Whether the controls that it is measured from are in the file.
+        """
+        order = {name: place for place, name in enumerate(self.errand.suites)}
+        parts = []
+        for scale, suites in by_scale(self.errand.suites):
+            truth = self._truth(scale, suites)
+            cells = self._predicted(path, scale, with_own_controls=with_own_controls)
+            parts.append(score(truth, cells, suite=suites).frame)
+        frame = pd.concat(parts, ignore_index=True)
+        ordered = frame.sort_values("suite", key=lambda names: names.map(order), kind="stable")
+        return Scores(ordered.reset_index(drop=True), name="predictions")
+
+    def _predicted(self, path: str, scale: Scale, *, with_own_controls: bool) -> Cells:
+        if scale == "counts":  # effects are measured from the truth's controls
+            return CountedCells(open_predictions(path), self.errand.spec.seed)
+        if with_own_controls:
+            return open_predictions(path)
+        return with_controls(path, self.task.shown_controls(self.errand.spec.side))
+
+    def _truth(self, scale: Scale, suites: Sequence[str]) -> PreparedTruth:
+        """Return the truth's part of the scores; trials of one fold in one process share it."""
+        spec, errand = self.errand.spec, self.errand
+        place = (spec.fingerprint, spec.split_spec, spec.fold, spec.side)
+        key = (*place, spec.controls, self.ceiling, tuple(suites))
+        if scale not in _TRUTHS or _TRUTHS[scale][0] != key:
+            _TRUTHS.pop(scale, None)  # before the next one is read
+            reading = Reading(
+                scale=scale,
+                threads=errand.threads,
+                memory=errand.memory,
+                no_target_genes=not self._has_targets,
+            )
+            truth = self.task.truth(spec.side, half=self.ceiling, scale=scale)
+            found = prepare(truth, reading, suite=suites, reference=self.reference)
+            _TRUTHS[scale] = key, found
+        return _TRUTHS[scale][1]
+
+    @property
+    def _has_targets(self) -> bool:
+        """Whether any perturbation of the screen acts on one of its genes.
+
+        Where none does, as with compounds, there is no target gene to leave out of a score.
+        """
+        store = self.task.store
+        names = {r.perturbation for r in store.ranges} - {store.control_label}
+        return any(store.targets(name) for name in names)
