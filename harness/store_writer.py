@@ -118,8 +118,9 @@ class StoreWriter:
             shutil.rmtree(store, ignore_errors=True)
             self._create(store)
             ready.mkdir()
-        for torn in store.rglob("*.partial"):  # a killed writer's; Zarr itself never reads them
-            torn.unlink()
+        else:
+            for torn in store.rglob("*.partial"):  # a killed writer's; Zarr never reads them
+                torn.unlink()
         # looking for tiles that are all zero takes longer than compressing them
         with zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_array(store / "X", mode="r+", zarr_format=3)
@@ -227,9 +228,10 @@ class StoreWriter:
         root = json.loads((store / "zarr.json").read_bytes())
         root["attributes"]["harness"] = self._manifest(sizes, digests)
         (store / "zarr.json").write_text(json.dumps(root, indent=2), encoding="utf-8")
-        for file in store.rglob("*"):
-            if file.is_file() and store / "X" / "c" not in file.parents:
-                _flush(file)
+        for folder, _, names in os.walk(store):
+            if not folder.startswith(f"{store}/X/c"):  # shards were flushed when they were written
+                for name in names:
+                    _flush(f"{folder}/{name}")
         paths.publish(str(store), self.path, last="zarr.json")
         self.discard()
         return open_store(self.path)
@@ -276,7 +278,7 @@ def _digest(strip: Rows) -> Array:
     return np.frombuffer(digest.digest(), dtype="u1")
 
 
-def _flush(file: Path) -> None:
+def _flush(file: Path | str) -> None:
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
