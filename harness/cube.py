@@ -1,7 +1,13 @@
-"""Scores as an xarray cube: (trial, perturbation, metric), the trials' factors as coordinates.
+"""Scores as an xarray cube, the trials' factors as coordinates.
 
 Dense on purpose, since that is what plotting and array code want: a trial that scored one fold of
 five leaves four fifths of its row empty, and the frame of `results` is the compact form.
+
+There are two shapes. (trial, perturbation, metric) has one place for each pair that anyone scored,
+so that screens whose contexts were perturbed differently waste nothing, and with one context it is
+what one expects. (trial, context, perturbation, metric) has a place for every perturbation in every
+context, so that contexts can be sliced and averaged by name; files for other tools have that one.
+Each asks for itself, rather than the data deciding: code that works on one screen works on all.
 """
 
 from __future__ import annotations
@@ -20,28 +26,30 @@ if TYPE_CHECKING:
 NOT_SCORED = -1
 
 
-def make_cube(rows: pd.DataFrame, trials: pd.DataFrame, factors: Sequence[str]) -> xr.Dataset:
+def make_cube(
+    rows: pd.DataFrame, trials: pd.DataFrame, factors: Sequence[str], *, by_context: bool = False
+) -> xr.Dataset:
     """Return the cube that `results.Results.to_xarray` describes, of all trials in `rows`."""
     import xarray as xr
 
     names = rows["trial"].cat.remove_unused_categories()
-    pair, pairs = _combinations(rows, ["context", "perturbation"])
     metric, metrics = _combinations(rows, ["suite", "metric"])
-    shape = (len(names.cat.categories), len(pairs), len(metrics))
-    place = (names.cat.codes.to_numpy(), pair, metric)
+    middle, where, coordinates = _by_context(rows) if by_context else _by_pair(rows)
+    shape = (len(names.cat.categories), *middle.values(), len(metrics))
+    place = (names.cat.codes.to_numpy(), *where, metric)
     score, reason = np.full(shape, np.nan), np.full(shape, NOT_SCORED, dtype=np.int16)
     score[place] = rows["value"]
     reasons = ["", *(text for text in rows["reason"].cat.categories if text)]
     codes = pd.Index(reasons).get_indexer(rows["reason"].cat.categories).astype(np.int16)
     reason[place] = codes[rows["reason"].cat.codes]
-    dims = ("trial", "perturbation", "metric")
+    dims = ("trial", *middle, "metric")
     cube = xr.Dataset({"score": (dims, score), "reason": (dims, reason)})
     cube["reason"].attrs["reasons"] = reasons
     versions = rows["version"].to_numpy()[np.unique(metric, return_index=True)[1]]
     return cube.assign_coords(
         trial=names.cat.categories.to_numpy(dtype=object),
         **_factor_coordinates(trials, names.cat.categories, factors),
-        **_pair_coordinates(pairs),
+        **coordinates,
         **_metric_coordinates(metrics, versions),
     )
 
@@ -56,6 +64,20 @@ def _combinations(rows: pd.DataFrame, names: list[str]) -> tuple[NDArray[np.int6
         known.to_numpy(dtype=object)[part] for known, part in zip(categories, parts, strict=True)
     )
     return inverse, pd.DataFrame(dict(zip(names, values, strict=True)))
+
+
+def _by_context(rows: pd.DataFrame) -> tuple[dict[str, int], list[Any], dict[str, Any]]:
+    """Return the sizes of the dimensions between, the place of each row, and the coordinates."""
+    parts = {n: rows[n].cat.remove_unused_categories().cat for n in ("context", "perturbation")}
+    labels = {name: part.categories.to_numpy(dtype=object) for name, part in parts.items()}
+    sizes = {name: len(values) for name, values in labels.items()}
+    return sizes, [part.codes.to_numpy() for part in parts.values()], labels
+
+
+def _by_pair(rows: pd.DataFrame) -> tuple[dict[str, int], list[Any], dict[str, Any]]:
+    """Return the same for one dimension of pairs."""
+    pair, pairs = _combinations(rows, ["context", "perturbation"])
+    return {"perturbation": len(pairs)}, [pair], _pair_coordinates(pairs)
 
 
 def _pair_coordinates(pairs: pd.DataFrame) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -28,13 +27,14 @@ from harness import paths
 from harness.cube import make_cube
 from harness.errors import DataError, listed
 from harness.input_files import with_contents
+from harness.joining import of_one_version, refuse_mixture
+from harness.joining import places as places
 from harness.specs import TrialSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import xarray as xr
-    from numpy.typing import NDArray
 
     Runs = str | PathLike[str] | Iterable[str | PathLike[str]]
 
@@ -319,7 +319,7 @@ class Results:
             names = ["dataset"] if key == "dataset" else ["dataset", "split"]
             for column in fixed:
                 if column in done:
-                    _refuse_mixture(done, names, column)
+                    refuse_mixture(done, names, column)
 
     @classmethod
     def of(cls, scores: pd.DataFrame, trials: pd.DataFrame) -> Results:
@@ -342,13 +342,13 @@ class Results:
         columns = {str(name): _column(known[name].tolist()) for name in known}
         results._hold(pd.DataFrame(columns).assign(**absent))
         table = pa.Table.from_pandas(scores[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-        results.__dict__["rows"] = _checked(_to_frame(table))
+        results.__dict__["rows"] = of_one_version(_to_frame(table), results.trials)
         return results
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The score rows of complete trials, without the trials' factors."""
-        return _checked(_read_done(self.trials))
+        return of_one_version(_read_done(self.trials), self.trials)
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -375,7 +375,7 @@ class Results:
         agreed = {k: v for k, v in (said[0] if said else {}).items() if v is not None}
         return {k: v for k, v in agreed.items() if all(other.get(k) == v for other in said)}
 
-    def to_xarray(self) -> xr.Dataset:
+    def to_xarray(self, *, by_context: bool = False) -> xr.Dataset:
         """Return the scores as a cube with the trials' factors as coordinates.
 
         ``score`` (trial, perturbation, metric) is NaN where undefined and where a trial did not
@@ -383,29 +383,14 @@ class Results:
         attribute ``reasons``. With several contexts the perturbation's label is the pair,
         ``perturbation|context``; the coordinates ``context`` and ``perturbation_name`` give the
         parts. With several suites the metric's label is ``suite:metric``.
+
+        Parameters
+        ----------
+        by_context
+            Give contexts a dimension of their own: (trial, context, perturbation, metric), with
+            plain labels. A perturbation that was not done in a context is not scored there. See
+            `harness.cube` for what each shape is for.
         """
-        return make_cube(self.rows, self.trials, self.factors)
-
-
-def places(names: pd.Series[Any], known: pd.Series[Any]) -> NDArray[np.int64]:
-    """Return where in `known` each of the categorical `names` stands; −1 for one that does not."""
-    found = np.asarray(pd.Index(known).get_indexer(names.cat.categories), dtype=np.int64)
-    return found[names.cat.codes.to_numpy()]
-
-
-def _checked(rows: pd.DataFrame) -> pd.DataFrame:
-    _refuse_mixture(rows, ["suite", "metric"], "version")
-    return rows
-
-
-def _refuse_mixture(frame: pd.DataFrame, names: list[str], column: str) -> None:
-    """Raise unless `column` has one value for each of `names`."""
-    distinct = frame[[*names, column]].drop_duplicates().astype(str)
-    for _, part in distinct.groupby(names, sort=True):
-        if len(part) > 1:
-            label = " ".join(part[names].iloc[0])
-            raise DataError(
-                f"{' '.join(names)} {label}: results of different {column} cannot be compared. "
-                f"Found {listed(sorted(part[column]))}, expected one. Run or score the older ones "
-                "again, or keep the two in run folders of their own."
-            )
+        versions = [name for name in ("dataset_version",) if name in self.trials]
+        factors = (*self.factors, *versions)
+        return make_cube(self.rows, self.trials, factors, by_context=by_context)

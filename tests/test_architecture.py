@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "executors | trial given fitted stages pulse recorded errands judge | trust exploits",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
-        "metrics | predictions foreign annotated | results cube"
+        "metrics | predictions foreign annotated | results cube queries exports joining"
         " | reference reference_store counts energy populations | convert convert_checks"
         " | tasks shown loading cells counted data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
@@ -53,9 +53,11 @@ SOLE_IMPORTERS = {
     "anndata": {"store", "store_layout", "sources", "convert", "frames"},
     "dask": {"convert"},
     "optuna": {"proposals"},
+    "duckdb": {"queries"},
+    "statsmodels": {"statistics.paired"},
 }
 
-HEAVY = ("ray", "cupy", "torch", "dask", "anndata", "optuna")
+HEAVY = ("ray", "cupy", "torch", "dask", "anndata", "optuna", "duckdb", "statsmodels")
 
 
 def module_name(path: Path) -> str:

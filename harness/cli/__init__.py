@@ -34,6 +34,7 @@ COMMANDS = {
     "prep": "Write a prediction as a submission to the challenge (.vcc).",
     "cluster": "Tell what is wrong with cluster files, Slurm scripts, RayJobs and launcher files.",
     "table": "Compare the models of one or several runs.",
+    "results": "Give the scores of runs as data: by SQL, or as CSV, Parquet, Zarr or netCDF.",
     "new": "Write a model's package with its test, or a job for a dataset, to start from.",
     "trust": "Check what each metric is worth on a screen: ceilings, floors and tricks.",
     "list": "Show what there is: models, metrics, datasets, jobs, splits.",
