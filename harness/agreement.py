@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.errors import DataError, listed
+
+if TYPE_CHECKING:
+    from harness.cells import Cells, Scale
 
 
 class Labelled(Protocol):
@@ -34,6 +37,17 @@ def check_agreement(truth: Labelled, prediction: Labelled, of: str, name: str) -
             f"{name}: the perturbations are not those of {of}: it {found}. Expected the same "
             "perturbations, in the same contexts, on both sides. Predict all of them and no others."
         )
+
+
+def check_scales(truth: Scale, cells: Cells, of: str, name: str) -> None:
+    """Refuse a prediction on another scale than the truth's; zeros alone are on either."""
+    if cells.scale == truth or (cells.scale == "counts" and not cells.library_sizes().any()):
+        return
+    raise DataError(
+        f"{name}: the values are {cells.scale}, those of {of} are {truth}: they would be brought "
+        f"to log1p in different ways, if at all. Expected {truth}. Give both on one scale, or say "
+        f"that this is meant (prediction scale {cells.scale})."
+    )
 
 
 def _gene_difference(truth: tuple[str, ...], prediction: tuple[str, ...], of: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import DataError, listed, near_match
+from harness.errors import DataError, did_you_mean, listed
 from harness.kernels.columns import columns_of
 from harness.kernels.normalise import has_fractions
 from harness.kernels.threads import available_threads
@@ -59,6 +59,8 @@ class AnnDataCells:
         self.control_label = control_label
         self.perturbations = _labels(annotated.obs, perturbation_column, name)
         self.n_cells = self._matrix.shape[0]
+        if not self.n_cells:
+            raise DataError(f"{name}: there are no cells. Found 0 rows, expected at least one.")
         self.contexts = (
             np.full(self.n_cells, NO_CONTEXT)
             if context_column is None
@@ -120,9 +122,10 @@ def _matrix(X: Any, name: str) -> Any:
 
 def _labels(obs: Any, column: str, name: str) -> np.ndarray:
     if column not in obs.columns:
+        known = [str(found) for found in obs.columns]
         raise DataError(
-            f"{name}: column {column!r} is not in obs. Found {listed(obs.columns)}. "
-            f"{near_match(column, [str(found) for found in obs.columns])}"
+            f"{name}: column {column!r} is not in obs. Found {listed(known) or 'no column'}."
+            f"{did_you_mean(column, known)} Name the column that is meant, or add it."
         )
     missing = np.asarray(obs[column].isna())
     labels = obs[column].to_numpy().astype(str)

@@ -123,7 +123,8 @@ class _Bounded(io.FileIO):
 
 def _unpack(path: str, cells: Path, max_unpacked: int) -> None:
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file. Give the path of a {SUFFIX} archive.")
+        what = "is a folder, expected a file" if Path(path).is_dir() else "no such file"
+        raise DataError(f"{path}: {what}. Give the path of a {SUFFIX} archive.")
     try:
         with _Bounded(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             members = _members(path, archive)

@@ -37,14 +37,23 @@ SHOWN = 8
 def listed(names: Iterable[object], shown: int = SHOWN) -> str:
     """Return the first names, quoted and joined, and how many more there are."""
     names = list(names)
-    text = ", ".join(repr(name) for name in names[:shown])
+    text = ", ".join(_quoted(name) for name in names[:shown])
     return f"{text} and {len(names) - shown} more" if len(names) > shown else text
 
 
 def near_match(name: str, known: Sequence[str]) -> str:
     """Return ``Did you mean 'x'?`` for the nearest known name, else the known names."""
+    return did_you_mean(name, known).strip() or f"Known: {listed(known) or 'none'}."
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return a space and ``Did you mean 'x'?``; nothing where no known name is near."""
     close = get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {listed(known) or 'none'}."
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _quoted(name: object) -> str:
+    return repr(str(name)) if isinstance(name, str) else repr(name)  # also where NumPy made it
 
 
 class HarnessError(Exception):

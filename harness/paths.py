@@ -147,6 +147,21 @@ def write_atomic(path: str, data: bytes | str) -> None:
     _sync_folder(final.parent)
 
 
+def check_writable(folder: str) -> None:
+    """Raise where a folder, which may not exist yet, could not be written to: before the work."""
+    if is_remote(folder):
+        return
+    place = _local(folder).absolute()
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    what = "is no folder" if not place.is_dir() else "may not be written to"
+    if what == "is no folder" or not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(
+            f"{folder}: nothing can be written there, since {place} {what}. Name a folder that can "
+            "be written to."
+        )
+
+
 def scratch_name(path: str) -> str:
     """Return a hidden name beside `path` that nobody else uses; a leftover is safe to delete."""
     folder, _, name = path.rstrip("/").rpartition("/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.annotated import AnnDataCells
@@ -38,7 +38,9 @@ class Reading:
     control
         The perturbation of control cells.
     scale
-        What the values are; None: look.
+        What the values are; None: look. The truth's and the prediction's must be the same.
+    prediction_scale
+        What a prediction's are, where that is meant to be another scale than the truth's.
     threads
         How many threads; None: as many as this process may use.
     memory
@@ -57,6 +59,22 @@ class Reading:
     memory: str = "1GiB"
     no_target_genes: bool = False
     backend: Choice = "auto"
+    prediction_scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise HarnessError(f"threads: found {self.threads}, expected at least 1. Name more.")
+        try:
+            size = parse_size(self.memory)
+        except ValueError as error:
+            raise HarnessError(f"memory: {error}") from error
+        if not size:
+            raise HarnessError(f"memory: found {self.memory!r}, expected some, such as '1GiB'.")
+
+    @property
+    def of_prediction(self) -> Reading:
+        """How a prediction is read: as the truth, save for its scale where that was said."""
+        return replace(self, scale=self.prediction_scale or self.scale)
 
     def measure(self, cells: Cells, name: str) -> Statistics:
         """Compute the statistics of one side."""

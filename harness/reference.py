@@ -68,6 +68,8 @@ class Statistics:
         (n_groups, n_genes) as in `harness.kernels.ranktest.BlockStatistics`.
     single
         Whether the values were of single precision.
+    scale
+        On which scale they were given.
     """
 
     genes: tuple[str, ...]
@@ -80,6 +82,7 @@ class Statistics:
     u: np.ndarray
     ties: np.ndarray
     single: bool
+    scale: Scale
 
     def rows_of(self, context: str) -> np.ndarray:
         """Return the positions of a context's pairs, without its control."""
@@ -152,6 +155,7 @@ def measure(
         u=u,
         ties=ties,
         single=prepare.single,
+        scale=cells.scale,
     )
 
 
@@ -184,9 +188,11 @@ def grouped(cells: Cells, name: str) -> tuple[list[tuple[str, str]], Groups]:
     bare = sorted({context for context, _ in labels} - set(controls))
     if bare:
         where = f" in context {listed(bare)}" if any(bare) else ""
+        most = names[np.bincount(name_codes).argmax()]
         raise DataError(
-            f"{name}: there are no control cells{where}. Found the perturbations {listed(names)}, "
-            f"expected cells labelled {cells.control_label!r}. Add them, or name the control label."
+            f"{name}: there are no control cells{where}. Found the perturbations {listed(names)} "
+            f"(most cells: {str(most)!r}), expected cells labelled {cells.control_label!r}. Add "
+            "them, or name the control label."
         )
     if len(labels) == len(controls):
         raise DataError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.agreement import check_agreement
+from harness.agreement import check_agreement, check_scales
 from harness.de_tables import give_tables
 from harness.errors import UnknownNameError
 from harness.metrics import Comparison, Side, registered, suite_named
@@ -85,6 +85,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     threads: int | None = None,
     memory: str = "1GiB",
     scale: Scale | None = None,
+    prediction_scale: Scale | None = None,
     no_target_genes: bool = False,
     backend: Choice = "auto",
     de_table: str | None = None,
@@ -111,7 +112,10 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
         How many threads (default: all); about how much memory a block of genes may take.
     scale
         What the values are. Default: log1p where any has a fractional part above 0.001, else
-        counts, which are scaled to the median library size of their file.
+        counts, which are scaled to the median library size of their file. Truth and prediction
+        must be on one scale, or else the prediction's must be named:
+    prediction_scale
+        What the prediction's values are, where that is meant to be another scale.
     no_target_genes
         Whether perturbations act on no gene. Suites that leave target genes out (vcc2026) take a
         truth none of whose perturbations is named after a gene for a mistake unless told so.
@@ -133,6 +137,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
             context_column=context_column,
             control=control,
             scale=scale,
+            prediction_scale=prediction_scale,
             threads=threads,
             memory=memory,
             no_target_genes=no_target_genes,
@@ -141,7 +146,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
         truth = prepare(truth, reading, suite=suite, metrics=metrics)
     truth.measure(needs)
     name = _name(prediction, "prediction")
-    cells = truth.reading.cells(prediction, name)
+    cells = truth.reading.of_prediction.cells(prediction, name)
     sides = _predicted(truth, cells, name, needs) if needs - {"counts"} else {}
     if sides and de_table is not None:
         give_tables(sides, truth.statistics, de_table)
@@ -171,7 +176,9 @@ def _predicted(
     truth: PreparedTruth, cells: Cells, name: str, needs: frozenset[Need]
 ) -> dict[str, Side]:
     """Return a prediction's side of each context, for metrics of log1p values."""
-    found = truth.reading.measure(cells, name)
+    if truth.reading.prediction_scale is None:
+        check_scales(truth.statistics.scale, cells, truth.name, name)
+    found = truth.reading.of_prediction.measure(cells, name)
     check_agreement(truth.statistics, found, truth.name, name)
     sides = dict(sides_of(found))
     if "energy" in needs:
@@ -187,15 +194,17 @@ def chosen_suites(
     names: str | Sequence[str], metrics: Sequence[str] | None = None
 ) -> list[tuple[Suite, tuple[Metric, ...]]]:
     """Return the suites named, each with the metrics to compute; unknown names are errors."""
-    split = names.split(",") if isinstance(names, str) else names
-    for name in split:
-        if name not in suites():
-            raise UnknownNameError("suite", name, tuple(suites()))
-    for name in metrics or ():
-        if name not in registered():
-            raise UnknownNameError("metric", name, tuple(registered()))
-    chosen = tuple(metrics) if metrics else None
-    return [(suite_named(name), suite_named(name).members(chosen)) for name in split]
+    wanted = _each_once("suite", names.split(",") if isinstance(names, str) else names, suites())
+    chosen = None if metrics is None else _each_once("metric", metrics, registered())
+    return [(suite_named(name), suite_named(name).members(chosen)) for name in wanted]
+
+
+def _each_once(kind: str, names: Sequence[str], known: Mapping[str, object]) -> tuple[str, ...]:
+    named = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in named:
+        if name not in known:
+            raise UnknownNameError(kind, name, tuple(known))
+    return named
 
 
 def scores_counts(suite: str) -> bool:

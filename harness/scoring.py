@@ -6,9 +6,10 @@ is written is written whole, and only for predictions that were scored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -23,6 +24,7 @@ from harness.tables import compare_suites
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from harness.prepared import PreparedTruth
     from harness.scores import Scores
     from harness.tables import Table
 
@@ -77,6 +79,11 @@ class Request:
     de_truth: str | None = None
     de_predictions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def baseline_name(self) -> str | None:
+        """What the baseline is called."""
+        return None if self.baseline is None else prediction_name(self.baseline)
+
 
 def score_files(
     truth: str,
@@ -101,8 +108,12 @@ def score_files(
     DataError
         The truth cannot be read, or two predictions have one name.
     """
-    chosen_suites(list(request.suites), request.metrics)  # an unknown name before any reading
-    paths_by_name = _named([*predictions, *([request.baseline] if request.baseline else [])])
+    chosen = chosen_suites(list(request.suites), request.metrics)  # unknown names before reading
+    request = replace(request, suites=[suite.name for suite, _ in chosen])
+    files = _named([*predictions, *([request.baseline] if request.baseline else [])])
+    if not files:
+        raise DataError("No prediction is named. Expected one file or several. Name them.")
+    paths.check_writable(out)
     prepared = prepare(
         truth,
         request.reading,
@@ -112,26 +123,52 @@ def score_files(
         de_table=request.de_truth,
     )
     batch = Batch()
-    for done, (name, path) in enumerate(paths_by_name.items()):
-        report(done, len(paths_by_name))
-        try:
-            scores = score(
-                prepared,
-                path,
-                suite=list(request.suites),
-                metrics=request.metrics,
-                de_table=request.de_predictions.get(path),
-            )
-        except (HarnessError, OSError) as error:
-            batch.failures[path] = _as_ours(path, error)
-            continue
-        scores.write(out)
-        batch.scores[name] = scores
-    report(len(paths_by_name), len(paths_by_name))
-    if SUITE in request.suites and batch.scores and request.metrics is None:
-        batch.anchored, batch.not_anchored = try_anchored(prepared, batch.scores, out)
-    _write(batch, out, request)
+    first = sorted(files, key=lambda name: name != request.baseline_name)
+    for done, name in enumerate(first):
+        report(done, len(files))
+        _score_one(prepared, name, files[name], request, batch)
+        if name in batch.scores:
+            _writing(out, partial(batch.scores[name].write, out))
+    report(len(files), len(files))
+    batch.scores = {name: batch.scores[name] for name in files if name in batch.scores}
+    _writing(out, lambda: _write_all(prepared, batch, out, request))
     return batch
+
+
+def _score_one(truth: PreparedTruth, name: str, path: str, request: Request, batch: Batch) -> None:
+    """Score one prediction into the batch; without its baseline the whole batch has no meaning."""
+    try:
+        batch.scores[name] = score(
+            truth,
+            path,
+            suite=list(request.suites),
+            metrics=request.metrics,
+            de_table=request.de_predictions.get(path),
+        )
+    except (HarnessError, OSError) as error:
+        failure = _as_ours(path, error)
+        if name == request.baseline_name:
+            raise failure from error
+        batch.failures[path] = failure
+
+
+def _write_all(truth: PreparedTruth, batch: Batch, out: str, request: Request) -> None:
+    if SUITE in request.suites and batch.scores and request.metrics is None:
+        batch.anchored, batch.not_anchored = try_anchored(truth, batch.scores, out)
+    _write(batch, out, request)
+
+
+def _writing(out: str, write: Callable[[], object]) -> None:
+    """Write results; a full disk or a folder that cannot be written to is named."""
+    try:
+        write()
+    except OSError as error:
+        if isinstance(error, HarnessError):
+            raise
+        raise DataError(
+            f"{out}: the results cannot be written ({error}). Name a folder that can be written "
+            "to, on a disk with room."
+        ) from error
 
 
 def prediction_name(path: str) -> str:
@@ -142,8 +179,10 @@ def prediction_name(path: str) -> str:
 
 def _named(files: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
-    for file in dict.fromkeys(files):
+    for file in files:
         name = prediction_name(file)
+        if name in named and _same(named[name], file):
+            continue
         if name in named:
             raise DataError(
                 f"{named[name]} and {file} would both be written as {name!r}. Rename one: a "
@@ -151,6 +190,11 @@ def _named(files: Sequence[str]) -> dict[str, str]:
             )
         named[name] = file
     return named
+
+
+def _same(one: str, other: str) -> bool:
+    remote = paths.is_remote(one) or paths.is_remote(other)
+    return one == other if remote else Path(one).resolve() == Path(other).resolve()
 
 
 def _as_ours(path: str, error: Exception) -> HarnessError:
@@ -172,9 +216,8 @@ def _write(batch: Batch, out: str, request: Request) -> None:
         rows.rename(columns={"prediction": "trial"}),
         pd.DataFrame({"trial": list(batch.scores), "model": list(batch.scores)}),
     )
-    baseline = prediction_name(request.baseline) if request.baseline else None
-    known = baseline if baseline in batch.scores else None
-    batch.tables = compare_suites(results, suites=list(request.suites), baseline=known)
+    suites, baseline = list(request.suites), request.baseline_name
+    batch.tables = compare_suites(results, suites=suites, baseline=baseline)
     text = [f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in batch.tables]
     if len(batch.anchored):
         text.append(f"\n## Scaled score of {SUITE}\n\n{as_markdown(batch.anchored)}")

@@ -26,6 +26,7 @@ class ReadingOptions(Declared):
     context_column: Name | None = None
     control: Name = "non-targeting"
     scale: Literal["log1p", "counts"] | None = None
+    prediction_scale: Literal["log1p", "counts"] | None = None
 
 
 class ScoringKeys(Declared):

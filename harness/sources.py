@@ -274,6 +274,7 @@ def _open_anndata(path: Path, root: Any, layer: str) -> Source:
     shape = (len(obs), len(var))
     if isinstance(matrix, h5py.Dataset | zarr.Array):
         layout: Layout = "dense"
+        _check_any(path, matrix)
         parts = {"data": matrix}
         found = tuple(matrix.shape)
     else:
@@ -293,7 +294,7 @@ def _matrix(path: Path, root: Any, layer: str) -> Any:
     if layer not in known:
         raise DataError(
             f"{path}: no matrix {layer!r}. {near_match(layer, known)} "
-            "Name one of them as expression.layer in the card."
+            "Name one of them as expression.layer in the card; a prediction has its cells in X."
         )
     return root["X"] if layer == "X" else layers[layer]
 
@@ -329,6 +330,15 @@ def _check_whole(path: Path, name: str, array: Any) -> None:
         raise DataError(
             f"{path}: {array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of "
             f"{name!r} are missing. The copy is not complete: copy or download it again."
+        )
+
+
+def _check_any(path: Path, matrix: Any) -> None:
+    """Refuse a dense Zarr array without any chunk; single ones, of zeros, may be left out."""
+    if isinstance(matrix, zarr.Array) and matrix.size and not matrix.nchunks_initialized:
+        raise DataError(
+            f"{path}: found none of the {matrix.nchunks} chunks of the matrix, so that every value "
+            "would be zero. The copy is not complete: copy or download it again."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,13 @@ def test_an_overwritten_chunk_is_found_and_its_place_said(tmp_path: Path, layout
         pytest.raises(DataError, match=rf"a.h5ad: the matrix cannot be read at {axis} 0:\d+ of"),
     ):
         list(source.row_blocks(10**9))
+
+
+def test_a_dense_zarr_without_any_chunk_is_not_read_as_zeros(tmp_path: Path) -> None:
+    path = write_zarr(tmp_path / "a.zarr", 3, matrix())
+    shutil.rmtree(path / "X" / "c")
+    with pytest.raises(DataError, match=r"found none of the \d+ chunks of the matrix"):
+        open_source(path)
 
 
 def test_missing_chunks_of_a_zarr_are_not_read_as_zeros(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def score_(  # noqa: PLR0913 - the options of a command
     context_column: str | None = None,
     control: str = "non-targeting",
     scale: Literal["counts", "log1p"] | None = None,
+    prediction_scale: Literal["counts", "log1p"] | None = None,
     threads: Threads = None,
     memory: str = "1GiB",
     backend: Literal["auto", "cpu", "gpu"] = "auto",
@@ -80,7 +81,10 @@ def score_(  # noqa: PLR0913 - the options of a command
     control
         The perturbation of control cells.
     scale
-        What the values are; by default, log1p where any has a fraction, else counts.
+        What the values are; by default, log1p where any has a fraction, else counts. Truth and
+        predictions must be on one scale.
+    prediction_scale
+        What the predictions' values are, where that is meant to be another scale.
     threads
         How many threads to use; by default all there are.
     memory
@@ -99,6 +103,7 @@ def score_(  # noqa: PLR0913 - the options of a command
         memory,
         no_target_genes=no_target_genes,
         backend=backend,
+        prediction_scale=prediction_scale,
     )
     device = reading.device  # before anything is read: a GPU that is not there is an error
     if backend == "auto" and device.name == "cpu":
