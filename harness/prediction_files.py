@@ -2,8 +2,9 @@
 
 A file's trial is known by what is in it, not by where it lies: moving it scores nothing anew, and
 writing it anew does. A name says model, seed and setting where the job gives a pattern, such as
-``{model}_rank{rank}_seed{seed}.h5ad``; a file that does not fit is an error, since a row that is
-missing from a table is not seen.
+``{model}_rank{rank}_seed{seed}.h5ad``, or a row of a manifest does. A file that is left over is an
+error, since a row that is missing from a table is not seen; so are two files of one model, setting
+and seed, which a table would take for one another.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from harness import paths
 from harness.errors import DataError, JobError, listed, near_match
 from harness.identity import remembered_digest
 from harness.kernels.threads import available_threads
+from harness.prediction_manifest import read_manifest, value_of
 from harness.predictions import is_store
 from harness.score import SUFFIXES
 from harness.specs import TrialSpec, canonical, frozen_parameters
@@ -25,6 +27,7 @@ from harness.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harness.prediction_manifest import Listed
     from harness.preparation import Prepared
     from harness.specs import ScoringJob
 
@@ -44,22 +47,106 @@ def trials_of_files(
     Raises
     ------
     JobError
-        There is no truth or no file, a name does not fit the pattern, or two files are one trial.
+        There is no truth or no file, names do not fit the pattern, manifest and files differ, or
+        two files are of one model, setting and seed.
     """
     common, truth = _common(job, prepared)
     reading = job.reading.model_dump(mode="json")
+    named = _by_manifest(job) if job.manifest else _by_name(job)
+    _check_parted(named)
+    _check_baseline(job, named)
+    _check_truth(truth, named)
     found: dict[TrialSpec, str] = {}
-    for file in prediction_files(job.files):
-        named = named_by(file, job.pattern)
-        said = canonical({"content": content_of(file), "reading": reading})
-        trial = TrialSpec(**common, **named, prediction=said)
-        if trial in found:
-            raise JobError(
-                f"predictions: {found[trial]} and {file} hold the same, and are both of "
-                f"{trial.model} with seed {trial.seed}. Remove one, or let the pattern part them."
-            )
-        found[trial] = file
+    for file, said in named.items():
+        content = canonical({"content": content_of(file), "reading": reading})
+        found[TrialSpec(**common, **said, prediction=content)] = file
     return found, {common["dataset"]: truth}
+
+
+def _by_name(job: ScoringJob) -> dict[str, dict[str, Any]]:
+    """Return what each file's name says of it."""
+    files = prediction_files(job.files)
+    if job.pattern is not None:
+        name = _compiled(job.pattern)
+        wrong = [short for f in files if not name.fullmatch(short := _short(f, job.pattern))]
+        if wrong:
+            raise JobError(
+                f"pattern: {listed(wrong)} {'does' if len(wrong) == 1 else 'do'} not fit "
+                f"{job.pattern!r}. Correct the pattern, or name fewer files under predictions."
+            )
+    return {file: named_by(file, job.pattern) for file in files}
+
+
+def _by_manifest(job: ScoringJob) -> dict[str, dict[str, Any]]:
+    """Return what a manifest says of each file; all of those that are named, where any are."""
+    rows = read_manifest(str(job.manifest))
+    places: dict[Path, Listed] = {}
+    wrong: list[str] = []
+    for row in rows:
+        place = Path(row.file).resolve()
+        if place.suffix not in SUFFIXES or not place.exists():
+            wrong.append(f"{row.where}: there is no prediction {row.file}")
+        elif place in places:
+            wrong.append(f"{row.where}: {row.file} is in {places[place].where}, too")
+        else:
+            places[place] = row
+    if job.files:
+        given = {Path(file).resolve(): file for file in prediction_files(job.files)}
+        wrong += [f"{file} has no row" for place, file in given.items() if place not in places]
+        wrong += [
+            f"{row.where}: {row.file} is not among the predictions"
+            for place, row in places.items()
+            if place not in given
+        ]
+    if wrong:
+        raise JobError(*(f"manifest: {job.manifest}: {text}." for text in wrong))
+    return {
+        row.file: {
+            "model": row.model,
+            "seed": row.seed,
+            "parameters": frozen_parameters(row.setting),
+        }
+        for row in rows
+    }
+
+
+def _check_parted(named: Mapping[str, Mapping[str, Any]]) -> None:
+    first: dict[tuple[Any, ...], str] = {}
+    for file, said in named.items():
+        key = (said["model"], said["seed"], said["parameters"])
+        if key in first:
+            setting = "".join(f", {name}={value}" for name, value in said["parameters"])
+            raise JobError(
+                f"predictions: {first[key]} and {file} are both of {said['model']}{setting}, seed "
+                f"{said['seed']}. Remove one, or part them by the pattern or a manifest: another "
+                "seed is a repetition, another setting a row of its own."
+            )
+        first[key] = file
+
+
+def _check_baseline(job: ScoringJob, named: Mapping[str, Mapping[str, Any]]) -> None:
+    wanted = job.score.baseline
+    if wanted is None:
+        return
+    settings = {said["parameters"] for said in named.values() if said["model"] == wanted}
+    if not settings:
+        models = sorted({said["model"] for said in named.values()})
+        hint = near_match(wanted, models)
+        raise JobError(f"score.baseline: no prediction is of {wanted!r}. {hint}")
+    if len(settings) > 1:
+        raise JobError(
+            f"score.baseline: {wanted!r} is there with {len(settings)} settings, expected one."
+        )
+
+
+def _check_truth(truth: str, named: Mapping[str, object]) -> None:
+    place = Path(truth).resolve()
+    for file in named:
+        if Path(file).resolve() == place:
+            raise JobError(
+                f"predictions: {file} is the truth, which would score best. Keep it in a folder "
+                "of its own, or name the predictions one by one."
+            )
 
 
 def _common(job: ScoringJob, prepared: Mapping[str, Prepared]) -> tuple[dict[str, Any], str]:
@@ -121,17 +208,18 @@ def named_by(file: str, pattern: str | None) -> dict[str, Any]:
     """
     if pattern is None:
         return {"model": _called(file), "seed": 0, "parameters": ()}
-    name = "/".join(Path(file).parts[-1 - pattern.count("/") :])
-    match = _compiled(pattern).fullmatch(name)
+    match = _compiled(pattern).fullmatch(_short(file, pattern))
     if match is None:
-        raise JobError(
-            f"pattern: {name!r} does not fit {pattern!r}. Correct the pattern, or name fewer "
-            "files under predictions."
-        )
+        raise JobError(f"pattern: {_short(file, pattern)!r} does not fit {pattern!r}.")
     fields = match.groupdict()
     model, seed = fields.pop("model"), int(fields.pop("seed", None) or 0)
-    parameters = {field: _value(text) for field, text in fields.items()}
+    parameters = {field: value_of(text) for field, text in fields.items()}
     return {"model": model, "seed": seed, "parameters": frozen_parameters(parameters)}
+
+
+def _short(file: str, pattern: str) -> str:
+    """Return as many of a file's last folders as a pattern speaks of, and its name."""
+    return "/".join(Path(file).parts[-1 - pattern.count("/") :])
 
 
 def _called(path: str) -> str:
@@ -153,15 +241,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         for at, part in enumerate(parts)
     ]
     return re.compile("".join(texts))
-
-
-def _value(text: str) -> str | int | float:
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
 
 
 def content_of(path: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 import harness
 from harness.errors import JobError
 from harness.prediction_files import named_by
+from harness.prediction_manifest import value_of
 from harness.results import Results
 from harness.sweep import plan_job, run_job
 from harness.tables import compare
@@ -146,7 +147,7 @@ def test_a_name_says_model_seed_and_setting(file, pattern, named) -> None:
     ("changes", "message"),
     [
         pytest.param(
-            {"pattern": "'{model}-{seed}.h5ad'"}, "'bad_seed0.h5ad' does not fit", id="fit"
+            {"pattern": "'{model}-{seed}.h5ad'"}, "'bad_seed0.h5ad', .* do not fit", id="fit"
         ),
         pytest.param({"pattern": "'{mdl}.h5ad'"}, r"expected \{model\} and", id="no_model"),
         pytest.param({"pattern": "'{model}_{model}.h5ad'"}, "Wrong: 'model'", id="twice"),
@@ -166,8 +167,176 @@ def test_a_job_that_cannot_be_scored_is_refused(job: Path, changes, message) -> 
         plan_job(str(declare(job.parent, **changes)))
 
 
-def test_two_files_of_one_content_and_name_are_refused(job: Path) -> None:
+def test_two_files_of_one_model_and_seed_are_refused(job: Path) -> None:
     folder = job.parent / "predictions"
     (folder / "good_seed00.h5ad").write_bytes((folder / "good_seed0.h5ad").read_bytes())
-    with pytest.raises(JobError, match="hold the same, and are both of good with seed 0"):
+    with pytest.raises(JobError, match="are both of good, seed 0"):
         plan_job(str(job))
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_cells(tmp_path / "truth.h5ad", 1.0)
+    for folder in ("a", "b"):
+        write_cells(tmp_path / folder / "best.h5ad", 0.5, len(folder) + ord(folder))
+    job = declare(tmp_path, predictions=f"{tmp_path}/*/best.h5ad", pattern="null", score="{}")
+    with pytest.raises(JobError, match=r"a/best\.h5ad and .*b/best\.h5ad are both of best, seed 0"):
+        plan_job(str(job))
+    parted = declare(
+        tmp_path,
+        predictions=f"{tmp_path}/*/best.h5ad",
+        pattern="'{model}/best.h5ad'",
+        score="{}",
+    )
+    assert {trial.model for trial in plan_job(str(parted)).trials} == {"a", "b"}
+
+
+def test_the_truth_is_no_prediction(job: Path) -> None:
+    folder = job.parent / "predictions"
+    declare(job.parent, truth=str(folder / "good_seed1.h5ad"))
+    with pytest.raises(JobError, match=r"good_seed1\.h5ad is the truth, which would score best"):
+        plan_job(str(job))
+
+
+def test_a_baseline_that_no_file_is_of_is_refused(job: Path) -> None:
+    declare(job.parent, score="{baseline: god}")
+    with pytest.raises(JobError, match=r"no prediction is of 'god'\. Did you mean 'good'"):
+        plan_job(str(job))
+    declare(job.parent, pattern="'{model}_s{rank}.h5ad'", score="{baseline: good}")
+    for file in (job.parent / "predictions").iterdir():
+        file.rename(str(file).replace("seed", "s"))
+    with pytest.raises(JobError, match="'good' is there with 2 settings, expected one"):
+        plan_job(str(job))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1_0", "1_0"), ("nan", "nan"), ("inf", "inf"), ("1e400", "1e400"), ("-.5", -0.5), ("7", 7)],
+)
+def test_only_plain_finite_numbers_are_numbers(text: str, value: object) -> None:
+    found = value_of(text)
+    assert (type(found), found) == (type(value), value)
+
+
+# --- manifests ----------------------------------------------------------------------------------
+
+ROWS = """file,model,seed,rank
+predictions/good_seed0.h5ad,one,0,4
+predictions/good_seed1.h5ad,one,1,4
+predictions/bad_seed0.h5ad,one,0,8
+predictions/bad_seed1.h5ad,base,,
+"""
+
+
+def with_manifest(job: Path, text: str, name: str = "manifest.csv", **changes: str) -> Path:
+    (job.parent / name).write_text(text, encoding="utf-8")
+    path = str(job.parent / name)
+    keys = {"manifest": path, "pattern": "null", "score": "{baseline: base}"}
+    return declare(job.parent, **(keys | changes))
+
+
+def test_a_manifest_groups_files_by_model_setting_and_seed(job: Path) -> None:
+    _, folder = run(with_manifest(job, ROWS))
+    table = compare(Results(folder), suite="vcc2025")
+    found = dict(zip(table.frame["setting"], table.frame["n_trials"], strict=True))
+    assert found == {"rank=4": 2, "rank=8": 1, "": 1}
+
+
+def test_a_manifest_in_yaml_means_the_same(job: Path) -> None:
+    before = {trial.id for trial in plan_job(str(with_manifest(job, ROWS))).trials}
+    rows = "\n".join(
+        f"- {{file: predictions/{file}.h5ad, model: one, seed: {seed}, rank: {rank}}}"
+        for file, seed, rank in (("good_seed0", 0, 4), ("good_seed1", 1, 4), ("bad_seed0", 0, 8))
+    )
+    text = f"{rows}\n- {{file: predictions/bad_seed1.h5ad, model: base}}\n"
+    again = plan_job(str(with_manifest(job, text, "manifest.yaml")))
+    assert {trial.id for trial in again.trials} == before
+
+
+def test_files_without_a_manifest_s_row_are_left_alone_where_none_are_named(job: Path) -> None:
+    text = "file\tmodel\npredictions/bad_seed0.h5ad\tbase\n"
+    path = with_manifest(job, text, "manifest.tsv", predictions="null")
+    assert [trial.model for trial in plan_job(str(path)).trials] == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("", "has no rows", id="empty"),
+        pytest.param("file,model\n", "has no rows", id="header_only"),
+        pytest.param(
+            ROWS.replace("file,", "path,"), "there is no column 'file'", id="no_file_column"
+        ),
+        pytest.param(
+            ROWS.replace("seed,", "Seed,"),
+            "column 'Seed' would be a setting. Did you mean 'seed'",
+            id="near_column",
+        ),
+        pytest.param(
+            ROWS.replace("rank", "dataset"), "column 'dataset': a job has one truth", id="datasets"
+        ),
+        pytest.param(ROWS.replace("rank", "a b"), "'a b' is no name of a setting", id="name"),
+        pytest.param(ROWS.replace("rank", "seed"), "column 'seed' twice", id="column_twice"),
+        pytest.param(
+            ROWS.replace("one,1,", "one,x,"),
+            "line 3: seed: found 'x' .*, expected a whole",
+            id="seed",
+        ),
+        pytest.param(
+            ROWS.replace("base,,", "base"), "line 5: found 2 fields, expected 4", id="fields"
+        ),
+        pytest.param(ROWS.replace(",one,0,8", ",,0,8"), "line 4: model is missing", id="model"),
+        pytest.param(
+            ROWS.replace("bad_seed0", "gone"),
+            r"line 4: there is no prediction .*gone\.h5ad",
+            id="missing_file",
+        ),
+        pytest.param(ROWS.replace("bad_seed0", "good_seed0"), "is in line 2, too", id="file_twice"),
+        pytest.param(
+            ROWS.rpartition("predictions/bad_seed1")[0], r"bad_seed1\.h5ad has no row", id="extra"
+        ),
+        pytest.param(
+            ROWS.replace("one,1,4", "one,0,4"), "are both of one, rank=4, seed 0", id="same"
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused(job: Path, text: str, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        plan_job(str(with_manifest(job, text)))
+
+
+def test_all_that_is_wrong_with_a_manifest_is_said_at_once(job: Path) -> None:
+    text = ROWS.replace("bad_seed0", "gone").replace("good_seed1", "also")
+    with pytest.raises(JobError) as caught:
+        plan_job(str(with_manifest(job, text)))
+    said = str(caught.value)
+    for name in ("gone.h5ad", "also.h5ad", "bad_seed0.h5ad has no row", "good_seed1.h5ad has no"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"pattern": "'{model}.h5ad'"}, "manifest: stands beside pattern", id="both"),
+        pytest.param({"manifest": "none.csv"}, "there is no none.csv", id="none"),
+        pytest.param(
+            {"manifest": "null", "predictions": "null"},
+            "neither files nor a manifest",
+            id="neither",
+        ),
+        pytest.param({"predictions": "[truth.h5ad]"}, "is at truth.h5ad", id="elsewhere"),
+    ],
+)
+def test_a_job_with_a_manifest_is_checked(job: Path, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        plan_job(str(with_manifest(job, ROWS, **changes)))
+
+
+def test_a_file_of_another_screen_fails_alone_and_says_why(job: Path) -> None:
+    path = job.parent / "predictions" / "good_seed0.h5ad"
+    other = anndata.read_h5ad(path)
+    other.var_names = [f"H{i}" for i in range(len(GENES))]
+    other.write_h5ad(path)
+    report = run_job(str(job), str(job.parent / "run"), "inline")
+    [(errand, outcome)] = report.failures
+    assert (errand.spec.model, errand.spec.seed, report.ran) == ("good", 0, 4)
+    assert "H0" in outcome.error
