@@ -10,9 +10,11 @@ from harness.archives import SUFFIX
 from harness.cards import check_card, read_card
 from harness.cluster_checks import SCRIPTS, check_cluster_file, cluster_files
 from harness.cluster_checks import TELLING as FOREIGN
+from harness.commands import check_command
 from harness.declarations import Problem, read_yaml
 from harness.errors import DataError, DeclarationError, HarnessError
 from harness.job_checks import check_job
+from harness.known_models import command_problems
 from harness.paths import Kind, declarations, find_declaration, is_remote
 from harness.preparation import known_names
 from harness.screen_names import is_store_path
@@ -23,10 +25,11 @@ from harness.submission import Rules, check_submission
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-KINDS: tuple[Kind, ...] = ("datasets", "jobs", "cluster")
+KINDS: tuple[Kind, ...] = ("datasets", "commands", "jobs", "cluster")
 
 TELLING: dict[Kind, frozenset[str]] = {
     "datasets": frozenset({"source", "columns", "control_label", "expression"}),
+    "commands": frozenset({"train", "predict", "environment", "parameters", "output"}),
     "jobs": frozenset({"models", "dataset", "split", "seeds", "score"}),
     "cluster": frozenset({"address", "num_cpus", "max_in_flight", "retries"}).union(
         *FOREIGN.values()
@@ -104,12 +107,14 @@ def _check_one(path: Path, rules: Rules | None) -> list[Problem]:
         return check_job(path, known_names())
     if kind == "cluster":
         return check_cluster_file(path)
+    if kind == "commands":
+        return _check_command(path)
     return [
         Problem(
             str(path),
             "",
-            "is neither a dataset card, a job nor a cluster file: found none of their keys. "
-            "Expected for example 'source', 'models' or 'max_in_flight'.",
+            "is neither a dataset card, a job, a command model nor a cluster file: found none of "
+            "their keys. Expected for example 'source', 'models', 'predict' or 'max_in_flight'.",
         )
     ]
 
@@ -126,6 +131,13 @@ def _kind_of(path: Path) -> Kind | None:
     keys = set(data) if isinstance(data, dict) else set()
     likely = max(KINDS, key=lambda kind: len(keys & TELLING[kind]))
     return likely if keys & TELLING[likely] else None
+
+
+def _check_command(path: Path) -> list[Problem]:
+    for name, known in declarations("commands").items():
+        if known.resolve() == path.resolve():
+            return command_problems(name)
+    return check_command(path)
 
 
 def _check_splits(path: Path) -> list[Problem]:

@@ -33,6 +33,8 @@ class Errand:
         How many threads scoring may use; how many GPUs are held the while.
     given
         The file of a prediction that was made elsewhere; `store` may then be a file, too.
+    command
+        The declaration of a model that is a program.
     stages
         Which stages this call carries out, those that are done already aside.
     """
@@ -45,6 +47,7 @@ class Errand:
     threads: int = 1
     memory: str = "1GiB"
     given: str = ""
+    command: str = ""
     stages: tuple[str, ...] = STAGES
     gpus: float = 0.0
 

@@ -6,6 +6,7 @@
     ├── DeclarationError    a YAML file says something that cannot be meant
     │   ├── CardError       … in datasets/
     │   ├── JobError        … in jobs/
+    │   ├── CommandError    … in jobs/commands/
     │   └── ClusterError    … in cluster/
     ├── UnknownNameError    a name that nobody registered
     ├── DataError           the data do not fit the card, or a file is damaged
@@ -76,6 +77,10 @@ class CardError(DeclarationError):
 
 class JobError(DeclarationError):
     """A job cannot be run."""
+
+
+class CommandError(DeclarationError):
+    """A command model cannot be used."""
 
 
 class ClusterError(DeclarationError):

@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness import __version__
 from harness.errors import ModelError
-from harness.models import make_model
 from harness.tasks import TrainView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from harness.models import Model
 
 PICKLED = "model.pickle"
@@ -51,15 +48,13 @@ def save_model(model: Model, folder: str | Path) -> None:
         ) from error
 
 
-def load_model(
-    name: str, parameters: Mapping[str, Any], seed: int, folder: str | Path, train: TrainView
-) -> Model:
+def load_model(model: Any, folder: str | Path, train: TrainView) -> Model:
     """Return the fitted model that `save_model` wrote.
 
     Parameters
     ----------
-    name, parameters, seed
-        What it was made of.
+    model
+        One like it that is not fitted: of the same class, with the same parameters.
     train
         The view that it was fitted to, made again.
     """
@@ -68,7 +63,6 @@ def load_model(
         with pickled.open("rb") as file:
             found: Model = _Unpickler(file, train).load()
         return found
-    model: Any = make_model(name, parameters, seed)
     model.restore(str(folder), train)  # it had `save`
     return cast("Model", model)
 

@@ -1,4 +1,4 @@
-"""Write an `.h5ad` a few rows at a time: sparse rows, one label per cell, nothing else.
+"""Write an `.h5ad` a few rows at a time: sparse rows, labels of cells, nothing else.
 
 AnnData writes objects that are in memory. This writes the same groups and attributes (its on-disk
 format 0.1.0) by h5py, from blocks of rows, so that a file may be larger than memory. Uncompressed:
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from scipy import sparse
@@ -32,8 +32,8 @@ class H5adWriter:
     ----------
     path
         The file; it must not exist.
-    column, labels
-        The one column of obs, and (n_cells,) its labels. Cells are called "0", "1", ….
+    columns
+        Of obs, at least one: (n_cells,) labels by name. Cells are called "0", "1", ….
     genes
         The index of var, which has no columns.
     dtype
@@ -41,14 +41,15 @@ class H5adWriter:
     """
 
     def __init__(
-        self, path: Path, *, column: str, labels: Array, genes: Sequence[str], dtype: str
+        self, path: Path, *, columns: Mapping[str, Array], genes: Sequence[str], dtype: str
     ) -> None:
-        self._shape = (len(labels), len(genes))
-        self._ends = np.zeros(len(labels) + 1, dtype="i8")
+        n_cells = len(next(iter(columns.values())))
+        self._shape = (n_cells, len(genes))
+        self._ends = np.zeros(n_cells + 1, dtype="i8")
         self._n_rows = 0
         self._file = h5py.File(path, "x")
         _tag(self._file, "anndata", "0.1.0")
-        _write_frame(self._file, "obs", np.arange(len(labels)).astype(str), {column: labels})
+        _write_frame(self._file, "obs", np.arange(n_cells).astype(str), columns)
         _write_frame(self._file, "var", np.asarray(genes), {})
         for name in ("layers", "obsm", "obsp", "varm", "varp", "uns"):
             _tag(self._file.create_group(name), "dict", "0.1.0")
@@ -104,7 +105,7 @@ def _tag(group: Any, kind: str, version: str) -> Any:
     return group
 
 
-def _write_frame(file: h5py.File, name: str, index: Array, columns: dict[str, Array]) -> None:
+def _write_frame(file: h5py.File, name: str, index: Array, columns: Mapping[str, Array]) -> None:
     frame = _tag(file.create_group(name), "dataframe", "0.2.0")
     frame.attrs["_index"] = "_index"
     frame.attrs.create("column-order", np.asarray(list(columns), dtype=object), dtype=_TEXT)

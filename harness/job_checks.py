@@ -44,6 +44,8 @@ class Known:
         What may follow the question mark of ``sim:small?seed=3``.
     metrics
         By suite, its metrics with whether higher is better; None for a mere count.
+    broken
+        Declared models that cannot be used, each with what is wrong with it first.
     """
 
     models: Sequence[str]
@@ -53,6 +55,7 @@ class Known:
     parameters_of: Callable[[str], Mapping[str, Parameter]]
     simulation_options: Mapping[str, Parameter] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, bool | None]] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_job(path: Path, known: Known) -> list[Problem]:
@@ -137,6 +140,9 @@ def _entries(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _models(data: dict[str, Any], known: Known) -> Iterator[Found]:
     for key, entry in _entries(data):
         model = entry["model"]
+        if model in known.broken:
+            yield f"{key}.model", f"{model!r} cannot be used: {known.broken[model]}"
+            continue
         if model not in known.models:
             yield _unknown(f"{key}.model", "model", model, known.models)
             continue

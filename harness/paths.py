@@ -37,12 +37,18 @@ from harness.object_store import CONNECTIONS, client, translating
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-Kind = Literal["datasets", "jobs", "cluster"]
+Kind = Literal["datasets", "jobs", "cluster", "commands"]
 
 _Item = TypeVar("_Item")
 
 _PACKAGE = Path(__file__).parent
-_NOUN: dict[Kind, str] = {"datasets": "dataset card", "jobs": "job", "cluster": "cluster file"}
+_NOUN: dict[Kind, str] = {
+    "datasets": "dataset card",
+    "jobs": "job",
+    "cluster": "cluster file",
+    "commands": "command model",
+}
+_COMMANDS = "jobs/commands"
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)}
@@ -350,11 +356,16 @@ def _in_a_bucket(path: str, write: Callable[[], object]) -> None:
 def declarations(kind: Kind) -> dict[str, Path]:
     """Return every declaration of a kind by name; one in the working folder hides the packaged one.
 
-    A job in a folder of its own keeps the folder in its name: ``sweeps/linear``.
+    A job in a folder of its own keeps the folder in its name: ``sweeps/linear``. Command models lie
+    among the jobs, in a folder that has no jobs.
     """
     found: dict[str, Path] = {}
-    for folder in (_PACKAGE.parent / kind, _PACKAGE / "share" / kind, Path(kind)):
+    below = _COMMANDS if kind == "commands" else kind
+    for folder in (_PACKAGE.parent / below, _PACKAGE / "share" / below, Path(below)):
         files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")])
+        if kind == "jobs":
+            commands = folder / "commands"
+            files = [file for file in files if not file.is_relative_to(commands)]
         found |= {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
     return dict(sorted(found.items()))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import paths
 from harness.data_factors import DataFactors
 from harness.errors import DataError, JobError
-from harness.models import registered
+from harness.known_models import impossible_here, is_ceiling
 from harness.score import scores_counts
 from harness.splits import parse_split
 from harness.store import open_store
@@ -31,8 +31,10 @@ _SAMPLED = 50
 """Of how many finished trials of a model the files are measured."""
 
 
-def refuse_impossible(trials: Sequence[TrialSpec], stores: Mapping[str, str], where: str) -> None:
-    """Raise for trials that their screens have no data for, all that is wrong at once.
+def refuse_impossible(
+    trials: Sequence[TrialSpec], stores: Mapping[str, str], where: str, *, here: bool = True
+) -> None:
+    """Raise for trials that cannot be carried out, all that is wrong at once.
 
     Parameters
     ----------
@@ -42,15 +44,18 @@ def refuse_impossible(trials: Sequence[TrialSpec], stores: Mapping[str, str], wh
         The store of each dataset.
     where
         The job's file.
+    here
+        Whether they run on this machine, which then must have what their programs need.
 
     Raises
     ------
     JobError
-        A data factor asks for more than there is, a context lacks controls, or a ceiling, which
-        sees no training data, is to see less of it.
+        A data factor asks for more than there is, a context lacks controls, a ceiling, which sees
+        no training data, is to see less of it, or a program lacks its interpreter or engine.
     """
     trials = [trial for trial in trials if not trial.prediction]  # their truth is read as it is
-    found = dict.fromkeys([*_ceilings(trials), *_without_data(trials, stores)])
+    lacking = impossible_here(trials) if here else ()
+    found = dict.fromkeys([*_ceilings(trials), *_without_data(trials, stores), *lacking])
     if found:
         raise JobError(*(f"{where}: {problem}" for problem in found))
 
@@ -86,13 +91,11 @@ def refuse_suites(suites: Iterable[str], stores: Mapping[str, str], where: str) 
 
 
 def _ceilings(trials: Sequence[TrialSpec]) -> Iterator[str]:
-    models = registered()
-    for name in sorted({trial.model for trial in trials if trial.data}):
-        if models[name].ceiling:
-            yield (
-                f"{name}: found data factors, but a ceiling sees held-out cells and no training "
-                "data. Give its entry `data: {}`."
-            )
+    for name in sorted({trial.model for trial in trials if trial.data and is_ceiling(trial)}):
+        yield (
+            f"{name}: found data factors, but a ceiling sees held-out cells and no training "
+            "data. Give its entry `data: {}`."
+        )
 
 
 def _without_data(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Iterator[str]:

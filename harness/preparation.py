@@ -16,8 +16,8 @@ from harness import paths
 from harness.cards import read_card, source_file
 from harness.expansion import Screen, SplitChoice
 from harness.job_checks import Known
+from harness.known_models import broken, parameters_of, registered
 from harness.metrics.suites import suites
-from harness.models.base import parameters_of, registered
 from harness.screen_names import is_store_path, parse_simulated
 from harness.simulate import presets, simulated_card, simulated_store, simulation_options
 from harness.specs import canonical
@@ -119,6 +119,7 @@ def known_names() -> Known:
         datasets=(*paths.declarations("datasets"), *(f"sim:{name}" for name in presets())),
         splits_of=_splits_of,
         parameters_of=parameters_of,
+        broken={name: str(problems[0]) for name, problems in broken().items()},
         simulation_options=simulation_options(),
         metrics={
             name: {metric.name: metric.higher_is_better for metric in suite.members()}

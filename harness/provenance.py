@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.ablations import described
-from harness.models import parameters_of
+from harness.known_models import parameters_of
 
 if TYPE_CHECKING:
     from harness.sweep import Plan

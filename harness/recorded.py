@@ -50,7 +50,8 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
         handler = logging.FileHandler(local, mode="a" if goes_on else "w", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger()
-        level, root.level = root.level, logging.INFO
+        level = root.level
+        root.setLevel(logging.INFO)  # not the attribute: loggers remember what they may say
         root.addHandler(handler)
 
         def show() -> None:
@@ -63,7 +64,7 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
                 yield show
         finally:
             root.removeHandler(handler)
-            root.level = level
+            root.setLevel(level)
             try:
                 show()
             finally:

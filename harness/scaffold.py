@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import DataError, JobError, near_match
 from harness.job_checks import check_job
-from harness.models import registered
+from harness.known_models import registered
 from harness.paths import find_declaration
 from harness.preparation import known_names
 

@@ -28,8 +28,8 @@ from harness.errors import JobError, TrialError
 from harness.executors import Call, InlineExecutor, open_executor
 from harness.expansion import trials_of
 from harness.factors import factor_values
+from harness.known_models import commands_of, identified, parameters_of
 from harness.metrics.base import metric_named
-from harness.models import parameters_of
 from harness.proposals import Proposals, Tried
 from harness.runs import RunFolder
 from harness.settings import Setting, complete
@@ -78,7 +78,7 @@ class Search:
                 "Install it: pip install 'virtual-cell-harness[search]'"
             )
         blank = Setting(job.model, {}, factor_values(job.data or {}))
-        search = cls(job, run, store, tuple(trials_of(job, screens, blank)))
+        search = cls(job, run, store, identified(trials_of(job, screens, blank)))
         first = search.blanks[0]
         split = parse_split(json.loads(first.split_spec), first.split)
         if not Task(open_store(store), split, first.fold).pairs_of("validation"):
@@ -134,7 +134,7 @@ class Search:
 
     def errands(self, drawn: Mapping[str, Any]) -> tuple[Errand, ...]:
         """Return what a worker needs to try a setting."""
-        needs = self.resources
+        needs, commands = self.resources, commands_of([self.job.model])
         return tuple(
             Errand(
                 spec=trial,
@@ -144,6 +144,7 @@ class Search:
                 keep=("scores",),
                 threads=needs.threads,
                 gpus=needs.gpus,
+                command=commands.get(self.job.model, ""),
             )
             for trial in self.trials(drawn, "validation")
         )

@@ -205,8 +205,10 @@ class TrialSpec:
     content, `parameters` are sorted and complete. `data` holds the data factors that differ from
     their defaults. `side` is ``validation`` for a trial to choose by. `prediction` says, for one
     that was made elsewhere, what is in the file and how it is read, as JSON. `inputs` has a digest
-    of each file that a parameter names: the id is of the content, wherever it lies. What is left at
-    its default is not in the trial's JSON, so that its id is that of a time before there were any.
+    of each file that a parameter names: the id is of the content, wherever it lies. `command` is,
+    for a model that is a program, all of its declaration that decides what it predicts. What is
+    left at its default is not in the trial's JSON, so that its id is that of a time before there
+    were any.
     """
 
     dataset: str
@@ -224,6 +226,7 @@ class TrialSpec:
     side: Literal["validation", "test"] = "test"
     prediction: str = ""
     inputs: tuple[tuple[str, str], ...] = ()
+    command: str = ""
 
     @property
     def id(self) -> str:
@@ -244,7 +247,7 @@ class TrialSpec:
         """Return the trial as canonical JSON: equal trials give equal text."""
         mappings = {name: dict(getattr(self, name)) for name in _MAPPINGS}
         values = asdict(self) | mappings
-        for name, default in (("data", {}), ("side", "test"), ("prediction", ""), ("inputs", {})):
+        for name, default in _LEFT_OUT.items():
             if values[name] == default:
                 del values[name]
         return canonical(values)
@@ -255,9 +258,12 @@ class TrialSpec:
         values = json.loads(text)
         for name in _MAPPINGS:
             values[name] = frozen_parameters(values.get(name, {}))
-        values = {"side": "test", "prediction": "", **values}
+        values = {**_LEFT_OUT, **values}
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
+
+_LEFT_OUT = {"data": {}, "side": "test", "prediction": "", "inputs": {}, "command": ""}
+"""Fields that a trial's JSON has only where they differ from this."""
 
 _MAPPINGS = ("parameters", "data", "inputs")
 """The fields of a trial that are mappings in its JSON."""

@@ -206,7 +206,7 @@ def _write_cells(
     dtype = f"float{encoding}"
     labels = np.where(given.labels == given.control, CONTROL, given.labels)
     values = Values(given.n_cells)
-    with H5adWriter(file, column=COLUMN, labels=labels, genes=given.genes, dtype=dtype) as writer:
+    with H5adWriter(file, columns={COLUMN: labels}, genes=given.genes, dtype=dtype) as writer:
         for first, block in given.blocks():
             writer.append(values.take(first, block, dtype))
             report("checking and writing", first + block.shape[0], given.n_cells)

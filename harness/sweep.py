@@ -21,10 +21,10 @@ from harness.errors import DataError, JobError, TrialError
 from harness.executors import open_executor
 from harness.expansion import expand
 from harness.job_checks import check_job
+from harness.known_models import commands_of, identified, parameters_of, prepare_programs
 from harness.ledger import forget
 from harness.listening import Silence
 from harness.metrics.suites import suites
-from harness.models import parameters_of
 from harness.paths import find_declaration
 from harness.planning import refuse_impossible, refuse_suites
 from harness.prediction_files import trials_of_files
@@ -63,6 +63,8 @@ class Plan:
         By id, the files of predictions that were made elsewhere.
     search
         What chooses the setting of a search; its trials are known when it is over.
+    commands
+        The declarations of those models that are programs, by name.
     """
 
     job: Job
@@ -74,6 +76,7 @@ class Plan:
     stores: dict[str, str]
     files: dict[str, str] = field(default_factory=dict)
     search: Search | None = None
+    commands: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[TrialSpec, ...]:
@@ -96,6 +99,7 @@ class Plan:
             suites=self.job.score.suites,
             keep=("scores",) if self.files else tuple(self.job.keep),
             given=paths.absolute(given) if given else "",
+            command=self.commands.get(trial.model, "") if trial.command else "",
         )
 
     def calls(self, trials: Sequence[TrialSpec]) -> Iterator[tuple[Errand, Call]]:
@@ -125,7 +129,9 @@ class Report:
         return bool(self.failures or self.stopped)
 
 
-def plan_job(name: str, run: str | None = None, listener: Listener | None = None) -> Plan:
+def plan_job(
+    name: str, run: str | None = None, listener: Listener | None = None, *, here: bool = True
+) -> Plan:
     """Return what a job comes to, making its stores where they are not there yet.
 
     Parameters
@@ -136,6 +142,8 @@ def plan_job(name: str, run: str | None = None, listener: Listener | None = None
         The run folder; ``runs/NAME`` by default.
     listener
         Told while stores are made.
+    here
+        Whether the trials are to run on this machine.
 
     Raises
     ------
@@ -158,14 +166,16 @@ def plan_job(name: str, run: str | None = None, listener: Listener | None = None
             files, stores = trials_of_files(job, prepared)
         if isinstance(job, SearchJob):
             search = Search.of(job, folder, screens, stores[job.dataset])
-        trials = tuple(files or with_inputs(expand(job, screens, parameters_of)))
+        expanded = () if files else expand(job, screens, parameters_of)
+        trials = tuple(files or with_inputs(identified(expanded)))
     except JobError as error:
         raise JobError(*(f"{path}: {problem}" for problem in error.args)) from error
     done, scoring = _progress(folder, trials, _wanted(job.score.suites))
     given = {trial.id: file for trial, file in files.items()}
-    plan = Plan(job, path, folder, trials, done, scoring, stores, given, search)
     blanks = search.blanks if search else ()
-    refuse_impossible((*plan.missing, *blanks), stores, str(path))
+    commands = commands_of({t.model for t in (*trials, *blanks) if t.command})
+    plan = Plan(job, path, folder, trials, done, scoring, stores, given, search, commands)
+    refuse_impossible((*plan.missing, *blanks), stores, str(path), here=here)
     screens_of = {name: found.store for name, found in prepared.items()}
     searched = (job.metric.suite,) if isinstance(job, SearchJob) else ()
     refuse_suites(dict.fromkeys((*job.score.suites, *searched)), screens_of, str(path))
@@ -214,12 +224,15 @@ def run_job(
     """
     cluster = None if on == "inline" else read_cluster(on)
     listener = listener or Silence()
-    plan = plan_job(name, run, listener)
+    here = cluster is None or cluster.kind == "local"
+    plan = plan_job(name, run, listener, here=here)
     report = Report(plan)
     with plan.run.claim():
         plan.run.describe(described_run(plan, on))
         paths.write_atomic(plan.run.job_file, plan.path.read_text(encoding="utf-8"))
         try:
+            if here and (plan.missing or plan.search):
+                prepare_programs(plan.commands, listener.preparing)
             plan = report.plan = _with_choice(plan, cluster, listener)
             listener.planned(plan)
             if plan.missing:

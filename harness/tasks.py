@@ -98,6 +98,11 @@ class TrainView:
         drawn = np.sort(rng.choice(cells.n_cells, size=n, replace=False))
         return self._shown.labelled(self._shown.controls[context][drawn], "", context).dense()
 
+    def control_blocks(self, context: str, max_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
+        """Yield all shown controls of a context, some at a time: (n, n_genes) float32."""
+        for _, block in self._shown.controls_of(context).blocks(max_bytes):
+            yield block
+
     def pseudobulk(self, perturbation: str, context: str) -> np.ndarray:
         """Return the mean over the cells of a training pair: (n_genes,) float64."""
         cells = self._shown.cells_of(perturbation, context)

@@ -25,7 +25,8 @@ from harness.fitted import code_of, load_model, save_model
 from harness.given import score_given
 from harness.identity import content_digest
 from harness.judge import Judge
-from harness.models import make_model, notes, registered, with_cells
+from harness.known_models import class_for, is_ceiling, model_for
+from harness.models import notes, with_cells
 from harness.predictions import PredictionWriter, write_profiles
 from harness.pulse import Pulse, Stopwatch, total_cost
 from harness.recorded import recorded, scratch_folder
@@ -141,9 +142,9 @@ class _Ways:
     def __init__(self, errand: Errand, run: RunFolder, report: Report | None = None) -> None:
         self.errand, self.run, self.spec = errand, run, errand.spec
         self.report = report
-        known = registered()[self.spec.model]
-        self.ceiling = known.ceiling
-        self.between = StageFiles(run, self.spec.id, code_of(known.model))
+        self.ceiling = is_ceiling(self.spec)
+        code = code_of(class_for(self.spec, errand.command))
+        self.between = StageFiles(run, self.spec.id, code)
         store = open_store(errand.store)
         if store.fingerprint != self.spec.fingerprint:
             raise DataError(
@@ -190,11 +191,11 @@ class _Ways:
         self, queries: Sequence[Query], view: TrainView, scratch: str, watch: Stopwatch
     ) -> Model:
         """Return the model as an earlier call fitted it, or fit it now."""
-        spec = self.spec
+        errand = self.errand
+        model = model_for(self.spec, errand.command, scratch, errand.threads)
         if "fit" in self.between.records:
             with self.between.fetched(MODEL) as folder:
-                return load_model(spec.model, dict(spec.parameters), spec.seed, folder, view)
-        model = make_model(spec.model, dict(spec.parameters), spec.seed)
+                return load_model(model, folder, view)
         if getattr(model, "reports", False):
             judged = paths.join(scratch, "judged.zarr")
             setattr(model, "report_", partial(self._judge, model, queries, view, judged))  # noqa: B010 - a model need not have it

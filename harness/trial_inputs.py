@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.errors import JobError
 from harness.identity import content_digest
 from harness.input_files import is_file
-from harness.models import parameters_of
+from harness.known_models import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

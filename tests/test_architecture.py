@@ -19,9 +19,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     for line in (
         "cli __main__",
         "scoring anchored scaffold assessment",
-        "sweep calls provenance search listening planning prediction_files trial_inputs preparation"
-        " checking cluster_checks conversion_cards | tables",
+        "sweep calls provenance search listening planning prediction_files prediction_manifest"
+        " trial_inputs preparation checking cluster_checks conversion_cards | tables",
         "executors | trial given fitted stages pulse recorded errands judge | trust exploits",
+        "known_models command_model program_files",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions foreign annotated | results cube queries exports joining"
@@ -31,9 +32,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "store store_writer store_layout | sources | splits split_files | fetch"
         " | job_checks search_checks parameter_checks | runs ledger"
         " | launcher_checks rayjob_checks slurm_checks",
-        "cards | expansion settings ablations proposals | spill inflate archives h5ad frames",
-        "specs resources searches scoring_keys screen_names entries factors",
-        "declarations | kernels | statistics | input_files",
+        "cards | expansion settings ablations proposals | spill inflate archives h5ad frames"
+        " | environments",
+        "specs resources searches scoring_keys screen_names entries factors commands",
+        "declarations | kernels | statistics | input_files | processes keeper",
         "paths object_store",
         "errors",
     )

@@ -289,7 +289,7 @@ def test_a_model_that_cannot_be_kept_is_an_error_that_says_what_to_do(
 def test_views_are_not_pickled_with_a_model(tmp_path: Path, small_view: TrainView) -> None:
     model = make_model("linear", {"rank": 2}).fit(small_view)
     save_model(model, tmp_path / "kept")
-    again = load_model("linear", {"rank": 2}, 0, tmp_path / "kept", small_view)
+    again = load_model(make_model("linear", {"rank": 2}), tmp_path / "kept", small_view)
     assert again.train_ is small_view
     assert (tmp_path / "kept" / "model.pickle").stat().st_size < 200_000
 

@@ -117,8 +117,8 @@ def test_a_table_that_changes_under_a_run_fails_its_trial(tmp_path, genes, monke
     path = genes(str(tmp_path / "genes.csv"))
     real = plan_job
 
-    def plan_then_change(*arguments):
-        plan = real(*arguments)
+    def plan_then_change(*arguments, **options):
+        plan = real(*arguments, **options)
         genes(path, slope=3.0)
         return plan
 

@@ -9,9 +9,10 @@ from rich.table import Table
 from harness.cards import read_card, source_status
 from harness.cli.console import out
 from harness.errors import DeclarationError
+from harness.known_models import broken, command_of
+from harness.known_models import registered as models
 from harness.metrics import registered as metrics
 from harness.metrics.suites import suites
-from harness.models import registered as models
 from harness.paths import declarations
 from harness.simulate import presets
 from harness.specs import read_job
@@ -50,7 +51,11 @@ def list_(what: Thing) -> int:
 
 def _models() -> Iterator[tuple[str, str]]:
     for name, info in models().items():
-        yield name, f"{info.summary}{' (a ceiling: it sees half of the truth)' * info.ceiling}"
+        kind = " (a ceiling: it sees half of the truth)" * info.ceiling
+        kind = kind or " (a program, by its declaration)" * (command_of(name) is not None)
+        yield name, f"{info.summary}{kind}"
+    for name in broken():
+        yield name, UNREADABLE
 
 
 def _metrics() -> Iterator[tuple[str, str]]:

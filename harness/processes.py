@@ -1,0 +1,143 @@
+"""Run a program of someone else's: its output as it comes, its time limited, its children ended.
+
+The program runs under `harness.keeper`, a process that ends with this one. So nothing is left
+behind when a block is left by an exception, when a worker is killed outright, or when the machine
+that drives a run is switched off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+TAIL = 5
+"""How many of a program's last lines an error repeats."""
+
+
+PATIENCE_SECONDS = keeper.GRACE_SECONDS + 10
+"""How long the keeper may take to end everything before it is taken for stuck."""
+
+
+class ProgramError(Exception):
+    """A program failed: what happened, and the last lines that it wrote."""
+
+    def __init__(self, what: str, tail: tuple[str, ...]) -> None:
+        super().__init__(what, tail)
+        self.what, self.tail = what, tail
+
+    def __str__(self) -> str:
+        said = " Its last lines:\n" + "\n".join(f"  {line}" for line in self.tail)
+        return self.what + (said if self.tail else " It wrote nothing.")
+
+
+def run_program(
+    argv: Sequence[str],
+    *,
+    folder: str,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    seconds: float | None = None,
+    cleanup: Sequence[str] = (),
+) -> None:
+    """Run a program to its end.
+
+    Parameters
+    ----------
+    argv
+        The program and its arguments; no shell reads them.
+    folder, environment
+        Its working folder, and all of its environment variables.
+    say
+        Told each line that it writes, as it comes; progress bars that redraw themselves too.
+    seconds
+        After so long it is ended.
+    cleanup
+        A command that is run once it has ended, however it did.
+
+    Raises
+    ------
+    ProgramError
+        It could not be started, failed, was killed or took too long.
+    """
+    order = {
+        "argv": list(argv),
+        "folder": folder,
+        "environment": dict(environment),
+        "cleanup": list(cleanup),
+    }
+    tail: deque[str] = deque(maxlen=TAIL)
+    # -P: what lies beside the keeper must not be imported in place of what it needs.
+    kept = subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-P", str(Path(keeper.__file__))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    listener = threading.Thread(target=_listen, args=(kept, say, tail), daemon=True)
+    try:
+        listener.start()
+        assert kept.stdin is not None
+        kept.stdin.write(json.dumps(order) + "\n")
+        kept.stdin.flush()
+        status = kept.wait(seconds)
+    except subprocess.TimeoutExpired:
+        _end(kept)
+        listener.join(PATIENCE_SECONDS)
+        raise ProgramError(
+            f"ran longer than its limit of {seconds:g} s and was ended.", tuple(tail)
+        ) from None
+    finally:
+        _end(kept)
+        listener.join(PATIENCE_SECONDS)
+        assert kept.stdout is not None
+        if not listener.is_alive():  # closing what is being read would wait for it
+            kept.stdout.close()
+    if status:
+        raise ProgramError(_why(status), tuple(tail))
+
+
+def _listen(kept: subprocess.Popen[str], say: Callable[[str], None], tail: deque[str]) -> None:
+    assert kept.stdout is not None
+    for line in kept.stdout:
+        if text := line.rstrip():
+            tail.append(text)
+            say(text)
+
+
+def _end(kept: subprocess.Popen[str]) -> None:
+    """Close the pipe, at which the keeper ends everything; it is killed where it does not."""
+    assert kept.stdin is not None
+    with suppress(OSError):
+        kept.stdin.close()
+    try:
+        kept.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(kept.pid, signal.SIGKILL)
+        kept.wait()
+
+
+def _why(status: int) -> str:
+    number = status - 128 if status > 128 else -status
+    with suppress(ValueError):
+        name = signal.Signals(number).name
+        memory = " Did it run out of memory?" if name == "SIGKILL" else ""
+        return f"was killed by {name}.{memory}"
+    return f"ended with status {status}."
