@@ -172,6 +172,18 @@ def test_a_target_that_is_no_gene_gets_the_mean_effect_and_a_note(unseen, name):
 # --- between contexts ---------------------------------------------------------------------------
 
 
+def shrunken_mean(view, shown, slopes):
+    """James and Stein's estimate of c1's mean effect, from what slopes make of c0's and c2's."""
+    here, first, second = (np.array([view.effect(p, c) for p in shown]) for c in ("c1", "c0", "c2"))
+    left = here - slopes[0] * first - slopes[1] * second
+    everywhere = (mean_effect(view, "c0") + mean_effect(view, "c2")) / 2
+    prior = slopes[0] * first.mean(axis=0) + slopes[1] * second.mean(axis=0)
+    prior += (1 - sum(slopes)) * everywhere
+    distance = here.mean(axis=0) - prior
+    kept = 1 - left.var(axis=0, ddof=1).mean() / len(shown) / (distance**2).mean()
+    return prior + max(0.0, kept) * distance
+
+
 def test_slopes_are_those_of_least_squares_with_an_intercept_for_each_gene(few_shot):
     view = few_shot.train_view()
     shown = [p for p, c in view.pairs if c == "c1"]
@@ -184,8 +196,9 @@ def test_slopes_are_those_of_least_squares_with_an_intercept_for_each_gene(few_s
                 found[row, view.genes.index(gene)] = origin[view.genes.index(gene)]
         return (found - origin).ravel(), origin
 
-    (y, here), (x0, at0), (x2, at2) = (centred(c) for c in ("c1", "c0", "c2"))
+    (y, _), (x0, at0), (x2, at2) = (centred(c) for c in ("c1", "c0", "c2"))
     slopes = np.linalg.lstsq(np.array([x0, x2]).T, y, rcond=None)[0]
+    here = shrunken_mean(view, shown, slopes)
     found = effects(few_shot, fitted(few_shot, "context-regression", shrinkage=0.0))
     for query in few_shot.queries():
         other = np.setdiff1d(np.arange(60), [view.genes.index(g) for g in query.targets])
@@ -213,7 +226,8 @@ def test_slopes_shrink_to_how_well_other_contexts_predict_each_other(few_shot):
     slope = 2 * (d0 * d2).sum() / ((d0**2).sum() + (d2**2).sum())
     moved = [view.effect(query.perturbation, c) - at[c] for c in ("c0", "c2")]
     found = effects(few_shot, model)[query.perturbation, "c1"]
-    np.testing.assert_allclose(found, at["c1"] + slope * np.mean(moved, axis=0), atol=1e-6)
+    expected = shrunken_mean(view, shown, (slope / 2, slope / 2)) + slope * np.mean(moved, axis=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_context_that_answers_the_other_way_round_has_a_negative_slope():

@@ -30,10 +30,12 @@ class ContextRegression:
     is context-transfer, with 0 perturbation-mean, and below 0 where a context answers the other way
     round, as activation does to interference.
 
-    Slopes are shrunk to a prior that counts for `shrinkage` perturbations (a normal prior, as in
-    the empirical Bayes of Efron and Morris, JASA 1973): the slope with which the other contexts
-    predict each other, or 1 where there is one other only. A context without shown pairs has the
-    prior and the others' mean effect. Transfer between covariates is the task of Wu et al.,
+    Few shown pairs say little, so that all of it is shrunk, as in the empirical Bayes of Efron and
+    Morris, JASA 1973. Slopes: to a prior that counts for `shrinkage` perturbations, the slope with
+    which the other contexts predict each other, or 1 where there is one other only. The mean effect
+    b_c: to what the slopes make of the others' (James and Stein's estimator), by how far it is from
+    that compared with what the slopes leave unexplained. A context with fewer than two shown pairs
+    has what the others say alone. Transfer between covariates is the task of Wu et al.,
     PerturBench 2024, and the shift of scGen (see `ContextTransfer`) its simplest answer. A
     perturbation that was trained on in no other context gets the mean effect, and a note.
     """
@@ -57,10 +59,10 @@ class ContextRegression:
             context = query.context
             if context not in fitted:
                 fitted[context] = _Regression(self, context)
-            effect = self.means_.of(context)
             if set(self.effects_.get(query.perturbation, {})) - {context}:
-                effect = effect + fitted[context].deviation(query.perturbation)
+                effect = fitted[context].effect(query.perturbation)
             else:
+                effect = self.means_.of(context)
                 self.notes_.append(
                     f"{query.perturbation} in {context}: trained on in no other context, "
                     "the mean effect is used"
@@ -80,13 +82,36 @@ class _Regression:
         self._origins = {c: self._origin(c, shown) for c in self._sources}
         prior = self._prior()
         self._slopes = [self._fit(shown, prior, own=own) for own in (False, True)]
+        self._mean = self._shrunken_mean(shown)
 
-    def deviation(self, perturbation: str) -> np.ndarray:
-        """Return what a perturbation is predicted to do beyond the mean effect: (n_genes,)."""
+    def effect(self, perturbation: str) -> np.ndarray:
+        """Return what a perturbation is predicted to do: (n_genes,)."""
         sources = self._deviations(perturbation)
-        effect: np.ndarray = self._slopes[False] @ sources
+        effect: np.ndarray = self._mean + self._slopes[False] @ sources
         own = self._own(perturbation)
-        effect[own] = self._slopes[True] @ sources[:, own]
+        effect[own] = self._mean[own] + self._slopes[True] @ sources[:, own]
+        return effect
+
+    def _shrunken_mean(self, shown: Sequence[str]) -> np.ndarray:
+        """Return the mean effect over the shown, its intercept shrunk: (n_genes,)."""
+        mean, slopes = self._model.means_.of(self._context), self._slopes[False]
+        if not self._sources:
+            return mean
+        predicted = slopes @ np.array(list(self._origins.values()))
+        everywhere = np.mean([self._model.means_.of(c) for c in self._sources], axis=0)
+        prior: np.ndarray = predicted + (1 - slopes.sum()) * everywhere
+        distance = mean - prior
+        if len(shown) < 2 or not distance.any():
+            return prior
+        left = [self._true(p) - slopes @ self._deviations(p) for p in shown]
+        error = np.var(left, axis=0, ddof=1).mean() / len(shown)
+        kept = max(0.0, 1.0 - float(error / (distance**2).mean()))
+        shrunken: np.ndarray = prior + kept * distance
+        return shrunken
+
+    def _true(self, perturbation: str) -> np.ndarray:
+        """Return what a shown perturbation did in the context: (n_genes,)."""
+        effect: np.ndarray = self._model.effects_[perturbation][self._context]
         return effect
 
     def _origin(self, source: str, shown: Sequence[str]) -> np.ndarray:
@@ -116,8 +141,7 @@ class _Regression:
         moments, products, count = np.zeros((n, n)), np.zeros(n), 0
         for perturbation in shown:
             x = self._deviations(perturbation)
-            y = self._model.effects_[perturbation][self._context]
-            y = y - self._model.means_.of(self._context)
+            y = self._true(perturbation) - self._model.means_.of(self._context)
             rows = np.isin(np.arange(x.shape[1]), self._own(perturbation), invert=not own)
             moments += x[:, rows] @ x[:, rows].T
             products += x[:, rows] @ y[rows]

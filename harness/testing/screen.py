@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,13 +91,15 @@ class MemoryScreen:
         return tuple(name for name in names if name in self.genes)
 
 
-def tiny_screen(
+def tiny_screen(  # noqa: PLR0913 - what a screen can differ in, all by keyword
     *,
     contexts: Sequence[str] = ("c0", "c1"),
     n_perturbations: int = 12,
     n_combinations: int = 4,
     n_cells: int = 20,
-    shared: float = 0.8,
+    n_controls: int | None = None,
+    shared: float | Mapping[str, float] = 0.8,
+    silencing: float = 2.0,
     seed: int = 0,
 ) -> MemoryScreen:
     """Draw a screen of counts on 60 genes, whose effects follow gene programmes.
@@ -110,10 +113,13 @@ def tiny_screen(
         Their names. Base expression differs between them.
     n_perturbations, n_combinations
         Perturbations of one gene, named after it, and of two of these genes, whose effects add.
-    n_cells
-        Cells of each pair; a context has three times as many controls.
+    n_cells, n_controls
+        Cells of each pair, and controls of each context: three times as many where nobody says.
     shared
-        Share of the effects' variance that contexts have in common: 0 for none, 1 for all.
+        Share of the effects' variance that contexts have in common: 0 for none, 1 for all; for all
+        alike, or for each by name.
+    silencing
+        Natural logarithm by which a target is lowered in every context, whatever they share.
     seed
         For everything that is drawn.
     """
@@ -124,19 +130,21 @@ def tiny_screen(
     loadings = rng.normal(size=(len(genes), 6))
     stress = rng.normal(0, 0.3, size=len(genes))
     common = _effects(rng, loadings, len(singles))
+    shares = shared if isinstance(shared, Mapping) else dict.fromkeys(contexts, shared)
     base = rng.gamma(1.0, 1.0, size=len(genes)) + 0.2
     blocks: list[np.ndarray] = []
     ranges: list[PairRange] = []
     for context in sorted(contexts):
-        own = _effects(rng, loadings, len(singles))
-        effects = dict(
-            zip(singles, np.sqrt(shared) * common + np.sqrt(1 - shared) * own, strict=True)
-        )
+        own, share = _effects(rng, loadings, len(singles)), shares[context]
+        mixed = np.sqrt(share) * common + np.sqrt(1 - share) * own
+        mixed[np.arange(len(singles)), np.arange(len(singles))] = -silencing
+        effects = dict(zip(singles, mixed, strict=True))
         means = base * np.exp(rng.normal(0, 0.3, size=len(genes)))
         for name in sorted([*singles, *combined, MemoryScreen.control_label]):
             control = name == MemoryScreen.control_label
             effect = 0.0 if control else stress + sum(effects[part] for part in name.split("+"))
-            cells = _counts(rng, means * np.exp(effect), n_cells * (3 if control else 1))
+            n = (n_controls or 3 * n_cells) if control else n_cells
+            cells = _counts(rng, means * np.exp(effect), n)
             start = ranges[-1].stop if ranges else 0
             ranges.append(PairRange(context, name, start, start + len(cells)))
             blocks.append(cells)
@@ -147,11 +155,10 @@ def _effects(rng: np.random.Generator, loadings: np.ndarray, n: int) -> np.ndarr
     """Return log fold changes of perturbing the first `n` genes: (n, n_genes).
 
     Each is the target's loadings sent through a random map, so that genes that vary together do
-    alike when perturbed; the target itself is silenced.
+    alike when perturbed.
     """
     k = loadings.shape[1]
     effects: np.ndarray = 0.07 * loadings[:n] @ rng.normal(size=(k, k)) @ loadings.T
-    effects[np.arange(n), np.arange(n)] = -2.0
     return effects
 
 
