@@ -12,7 +12,6 @@ given more trials; another space is another search.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -31,14 +30,13 @@ from harness.factors import factor_values
 from harness.known_models import commands_of, identified, parameters_of
 from harness.metrics.base import metric_named
 from harness.proposals import Proposals, Tried
-from harness.runs import RunFolder
 from harness.settings import Setting, complete
 from harness.specs import canonical, frozen_parameters
 from harness.splits import parse_split
 from harness.store import open_store
 from harness.tasks import Task
-from harness.trial import run_trial
 from harness.trial_inputs import digests_of_choices, with_inputs
+from harness.trying import try_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,9 +44,9 @@ if TYPE_CHECKING:
     from harness.executors import Outcome
     from harness.expansion import Screen
     from harness.resources import Resources
+    from harness.runs import RunFolder
     from harness.specs import ClusterSpec, SearchJob, TrialSpec
 
-    Report = Callable[[int, float], bool]
     Progress = Callable[[str, int, int], None]
 
 
@@ -160,52 +158,6 @@ def _tried(said: dict[str, Any]) -> Tried:
     return Tried(**{**said, "steps": steps, "trials": tuple(said["trials"])})
 
 
-# --- trying a setting ---------------------------------------------------------------------------
-
-
-def try_setting(
-    errands: tuple[Errand, ...], suite: str, metric: str, report: Report | None = None
-) -> float:
-    """Carry out the trials of a setting that are not finished, and return its score.
-
-    The score is the mean over validation pairs and seeds of what is defined; `TrialError` where
-    nothing is.
-    """
-    for errand in errands:
-        if not _is_scored(errand, suite, metric):
-            run_trial(errand, None if report is None else _Told(report, suite, metric))
-    files = [RunFolder(errand.run).results(errand.spec.id) for errand in errands]
-    frame = pd.concat([pd.read_parquet(io.BytesIO(paths.read_bytes(file))) for file in files])
-    value = _mean(frame, suite, metric)
-    if pd.isna(value):
-        raise TrialError(f"no validation pair has a value of {metric} (suite {suite})")
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """Turns the scores of a fit in progress into one number, for whoever decides by it."""
-
-    report: Report
-    suite: str
-    metric: str
-
-    def __call__(self, step: int, frame: pd.DataFrame) -> bool:
-        value = _mean(frame, self.suite, self.metric)
-        return True if pd.isna(value) else self.report(step, value)
-
-
-def _is_scored(errand: Errand, suite: str, metric: str) -> bool:
-    said = RunFolder(errand.run).manifest(errand.spec.id) or {"scored": {}}
-    version: int | None = said["scored"].get(f"{suite}:{metric}")
-    return version == metric_named(metric).version
-
-
-def _mean(frame: pd.DataFrame, suite: str, metric: str) -> float:
-    rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)]
-    return float(rows["value"].mean())
-
-
 # --- the search as a whole ----------------------------------------------------------------------
 
 
@@ -259,8 +211,17 @@ class Course:
         errands = self.search.errands(drawn)
         self.note(tuple(errand.spec for errand in errands))
         metric = self.job.metric
-        call = Call(f"{number:04}", try_setting, (errands, metric.suite, metric.name))
-        return number, replace(call, resources=self.search.resources)
+        limits, run, trials = self.job.limits, self.search.run, [e.spec.id for e in errands]
+        return number, Call(
+            f"{number:04}",
+            try_setting,
+            (errands, metric.suite, metric.name),
+            self.search.resources,
+            limit_s=limits.seconds,
+            stall_s=limits.stall_seconds,
+            silence=lambda since: min(run.silence(trial, since) for trial in trials),
+            age=lambda since: max(run.age(trial, since) for trial in trials),
+        )
 
     def reported(self, number: int, step: int, value: float) -> None:
         """Learn how well a setting does in the middle of its fit."""
@@ -284,8 +245,14 @@ class Course:
         if outcome is None:
             error = f"stopped after step {[*steps][-1]}: others did better by then"
             record_failure(errands[0], error, "", cause="stopped")
-        elif outcome.cause == "lost":
-            record_failure(errands[0], outcome.error, outcome.traceback, cause="lost")
+        elif outcome.cause not in ("", "raised"):
+            record_failure(
+                errands[0],
+                outcome.error,
+                outcome.traceback,
+                cause=outcome.cause,
+                attempts=outcome.attempts,
+            )
         self.proposals.tell(tried)
         self.search.write(tried)
         self.progress(
@@ -360,8 +327,7 @@ def _try_all(course: Course, cluster: ClusterSpec | None) -> None:
         halving = Halving(job.scheduler.grace, job.scheduler.factor, better, known)
     with open_executor(cluster) as executor:
         executor.check(resources)
-        n = len(course.left)
-        tune_settings(course, n, resources, retries=cluster.retries, halving=halving)
+        tune_settings(course, resources, retries=cluster.retries, halving=halving)
 
 
 def _one_by_one(course: Course) -> None:

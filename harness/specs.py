@@ -44,8 +44,9 @@ CELLS = Parameter("cells", Parameter.KEYWORD_ONLY, default="shift-controls", ann
 class Limits(Declared):
     """When a trial is given up, and when a whole run is.
 
-    `seconds` bounds the wall time of one attempt; `stall_seconds` the time without a sign of life
-    from its worker. Neither failure is retried.
+    `seconds` bounds the wall time of one attempt at a call, which in a search is a setting with all
+    of its seeds; `stall_seconds` the time without a sign of life from its worker. Neither failure
+    is retried.
     """
 
     seconds: Annotated[float, Field(gt=0)] | None = None
@@ -144,8 +145,6 @@ class SearchJob(SearchKeys, Job):
                 "scheduler: asha compares fits step by step, so it takes one seed. Leave out "
                 "repeat and all seeds but one, or the scheduler."
             )
-        if self.limits.seconds is not None or self.limits.stall_seconds is not None:
-            raise ValueError("limits: a search keeps neither seconds nor stall_seconds yet.")
         return self
 
 
@@ -289,6 +288,7 @@ def _frozen(value: Any) -> JSON:
 class ClusterSpec(Declared):
     """Where trials run: Ray on this machine (``local``), or a Ray cluster that is already up.
 
+    An `address` with ``http`` is that of its dashboard: the run is submitted there as a Ray job.
     `autoscaling` says that the cluster starts nodes as they are needed, so that what no node has
     now may still come.
     """
@@ -310,10 +310,21 @@ class ClusterSpec(Declared):
         """The size of Ray's object store; None leaves it to Ray."""
         return None if self.object_store_memory is None else parse_size(self.object_store_memory)
 
+    @property
+    def submits(self) -> bool:
+        """Whether the driver is to live on the cluster, where a run is submitted."""
+        return (self.address or "").startswith(("http://", "https://"))
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> ClusterSpec:
         if self.kind == "ray" and self.address is None:
-            raise ValueError("kind 'ray' needs an address, such as 'auto' or 'ray://head:10001'.")
+            raise ValueError("kind 'ray' needs an address, such as 'auto' or 'http://head:8265'.")
+        if (self.address or "").startswith("ray://"):
+            raise ValueError(
+                f"address: found {self.address!r}, which is Ray Client: a run would end with its "
+                "connection. Expected 'auto' on a node of the cluster, or the dashboard's "
+                "address, such as 'http://head:8265', where the run is submitted as a Ray job."
+            )
         if self.kind == "local" and self.address is not None:
             raise ValueError("kind 'local' starts its own Ray and takes no address. Use kind: ray.")
         sized = [name for name in _SIZES if getattr(self, name) is not None]

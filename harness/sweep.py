@@ -9,6 +9,7 @@ files say.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from harness.results import Results
 from harness.runs import RunFolder
 from harness.search import Search, choose
 from harness.specs import ScoringJob, SearchJob, read_cluster, read_job
+from harness.submitting import follow_run, submit_run
 from harness.trial_inputs import with_inputs
 
 if TYPE_CHECKING:
@@ -320,9 +322,15 @@ def run_for_results(job: str, run: str | None = None, on: str = "local") -> Resu
     ------
     JobError
         The job cannot be run.
+    ClusterError
+        It cannot be reached, or a run that was submitted there did not end well.
     TrialError
         Trials failed; the others are finished, and `Results` of the run folder has them.
     """
+    cluster = None if on == "inline" else read_cluster(on)
+    if cluster is not None and cluster.submits:
+        follow_run(*submit_run(job, run, cluster), sys.stderr.write)
+        return Results(str(run))
     report = run_job(job, run, on)
     if report.failures:
         raise TrialError(

@@ -19,7 +19,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     for line in (
         "cli __main__",
         "scoring anchored scaffold assessment",
-        "sweep calls provenance search listening planning prediction_files prediction_manifest"
+        "sweep calls provenance submitting search trying listening planning prediction_files"
+        " prediction_manifest"
         " trial_inputs preparation checking cluster_checks conversion_cards | tables",
         "executors | trial given fitted stages pulse recorded errands judge | trust exploits",
         "known_models command_model program_files",

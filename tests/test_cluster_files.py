@@ -156,7 +156,7 @@ def test_an_address_where_nobody_listens_is_found_by_the_command(
 def test_an_address_where_somebody_listens_is_right(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         file = tmp_path / "near.yaml"
-        file.write_text(f"kind: ray\naddress: ray://127.0.0.1:{server.getsockname()[1]}\n")
+        file.write_text(f"kind: ray\naddress: http://127.0.0.1:{server.getsockname()[1]}\n")
         assert check_cluster_file(file, knock=True) == []
 
 

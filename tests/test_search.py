@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -291,3 +293,57 @@ def test_on_ray_a_search_chooses_what_it_does_inline(
     on_ray = search(folder="ray", on=str(cluster), **changes)
     pd.testing.assert_frame_equal(table(on_ray), table(inline))
     assert on_ray.plan.trials == inline.plan.trials
+
+
+SLOW = """
+import ctypes, time
+from harness.models.base import register
+from harness.models.control_mean import ControlMean
+
+@register("slow")
+class Slow(ControlMean):
+    def __init__(self, *, how: str = "fine") -> None:
+        self.how = how
+
+    def fit(self, train):
+        while self.how == "sleeps":
+            time.sleep(0.01)
+        if self.how == "deaf":
+            ctypes.PyDLL(None).sleep(600)
+        return super().fit(train)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_setting_beyond_its_limits_is_ended_once_and_recorded(
+    search: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "packages"
+    installed = packages / "slow-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[harness.models]\nslow = slow:Slow\n")
+    (packages / "slow.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages), *sys.path]))
+    (tmp_path / "two.yaml").write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}")
+    report = search(
+        on=str(tmp_path / "two.yaml"),
+        model="slow",
+        space={"how": {"choice": ["fine", "sleeps", "deaf"]}},
+        sampler={"kind": "random", "seed": 1},
+        budget={"trials": 4, "concurrent": 2},
+        limits={"seconds": 8, "stall_seconds": 12},
+        models=[],
+    )
+    tried = table(report)
+    assert set(tried["how"]) == {"fine", "sleeps", "deaf"}
+    ended = tried.groupby("how")["state"].unique().map(list).to_dict()
+    assert ended == {"fine": ["done"], "sleeps": ["failed"], "deaf": ["failed"]}
+    run = report.plan.run
+    for how, trials in zip(tried["how"], tried["trials"], strict=True):
+        if how != "fine":
+            failure = run.failure(trials)
+            assert failure is not None
+            assert (failure["cause"], failure["attempts"]) == ("time", 1)

@@ -396,6 +396,11 @@ def test_a_fold_beyond_the_split_is_refused():
             "kind: rya\n", "kind: found 'rya' (str), expected 'local' or 'ray'.", id="kind"
         ),
         pytest.param("kind: ray\n", "kind 'ray' needs an address", id="no_address"),
+        pytest.param(
+            "kind: ray\naddress: ray://head:10001\n",
+            "which is Ray Client: a run would end with its connection",
+            id="ray_client",
+        ),
         pytest.param("kind: local\naddress: auto\n", "takes no address", id="local_address"),
         pytest.param("kind: ray\naddress: auto\nnum_cpus: 2\n", "num_cpus is for", id="sized"),
         pytest.param("kind: local\nobject_store_memory: 1XB\n", "is not a size", id="size"),

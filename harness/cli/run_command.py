@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,15 @@ from cyclopts import Parameter
 from harness.cli.console import Bars, complain, notes, out
 from harness.results import Results
 from harness.runs import RunFolder
+from harness.specs import read_cluster
+from harness.submitting import follow_run, submit_run
 from harness.sweep import run_job
 from harness.tables import write_tables
 
 if TYPE_CHECKING:
     from harness.errands import Errand
     from harness.executors import Outcome
+    from harness.specs import ClusterSpec
     from harness.sweep import Plan, Report
 
 SHOWN_FAILURES = 8
@@ -68,11 +72,27 @@ def run_(
         The run folder; runs/NAME by default.
     on
         Where: local (Ray on this machine), inline (this process, for debugging), or a cluster file.
+        One with the address of a dashboard (http://…) has the run submitted there as a Ray job.
     """
+    cluster = None if on == "inline" else read_cluster(on)
+    if cluster is not None and cluster.submits:
+        return _submitted(job, run, cluster)
     with Bars() as bars:
         report = run_job(job, run, on, Reporter(bars))
     show_tables(report)
     return explain(report)
+
+
+def _submitted(job: str, run: str | None, cluster: ClusterSpec) -> int:
+    """Hand a run in at a cluster, and show what it prints there."""
+    server, name = submit_run(job, run, cluster)
+    notes().print(
+        f"Submitted as Ray job {name} at {server.address}. It goes on without this command: "
+        f"`harness status {run}` watches it, `harness cancel {run}` ends it.",
+        markup=False,
+    )
+    follow_run(server, name, sys.stderr.write)
+    return 0
 
 
 def show_tables(report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.errors import ClusterError
 from harness.executors.base import Call, Executor, Outcome, Worker, attempt
 from harness.executors.inline import InlineExecutor
 
@@ -20,6 +21,12 @@ def open_executor(cluster: ClusterSpec | None) -> Executor:
     """
     if cluster is None:
         return InlineExecutor()
+    if cluster.submits:
+        raise ClusterError(
+            f"{cluster.address} is a dashboard, where runs are submitted: `harness run JOB -o RUN "
+            "--on FILE` does. Give this command a cluster that it can join, or submit the run "
+            "again: what is done is kept."
+        )
     from harness.executors.ray_cluster import RayExecutor
 
     return RayExecutor(cluster)

@@ -17,6 +17,7 @@ every implementation to:
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import signal
 import threading
@@ -162,15 +163,25 @@ def _cause(error: BaseException) -> Cause:
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise `TimeLimitError` in the block once it has run so long.
 
-    The alarm is heard between two steps of the interpreter, not within a call to C that never
-    returns; an executor with processes of its own ends those. Only a main thread can be alarmed.
+    It is heard between two steps of the interpreter, not within a call to C that never returns; an
+    executor with processes of its own ends those.
     """
-    if seconds is None or threading.current_thread() is not threading.main_thread():
+    if seconds is None:
         yield
-        return
+    elif threading.current_thread() is threading.main_thread():
+        with _alarmed(seconds):
+            yield
+    else:
+        with _interrupted(seconds):
+            yield
+
+
+@contextmanager
+def _alarmed(seconds: float) -> Iterator[None]:
+    """Interrupt the main thread, also while it sleeps, by a signal."""
 
     def ring(number: int, frame: object) -> None:
-        raise TimeLimitError(f"ran longer than its limit of {seconds:g} s")
+        raise TimeLimitError(_too_long(seconds))
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -179,3 +190,28 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _interrupted(seconds: float) -> Iterator[None]:
+    """Interrupt any other thread, which no signal reaches: when it next runs Python."""
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    thread, over = ctypes.c_ulong(threading.get_ident()), threading.Lock()
+    timer = threading.Timer(
+        seconds,
+        lambda: over.acquire(blocking=False) and raise_in(thread, ctypes.py_object(TimeLimitError)),
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except TimeLimitError as error:
+        raise TimeLimitError(_too_long(seconds)) from error
+    finally:
+        timer.cancel()
+        if not over.acquire(blocking=False):
+            raise_in(thread, None)  # in time after all: what was to be raised is taken back
+
+
+def _too_long(seconds: float) -> str:
+    return f"ran longer than its limit of {seconds:g} s"

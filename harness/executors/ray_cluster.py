@@ -247,17 +247,18 @@ def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
 
 def _connection(cluster: ClusterSpec) -> dict[str, Any]:
     """Return the arguments of ``ray.init``: a cluster of our own unless an address is declared."""
+    options: dict[str, Any] = {}
+    if cluster.env:
+        options["runtime_env"] = {"env_vars": dict(cluster.env)}
     if cluster.address is not None:
-        return {"address": cluster.address}
-    options: dict[str, Any] = {"address": "local", "include_dashboard": False}
+        return {"address": cluster.address, **options}
+    options |= {"address": "local", "include_dashboard": False}
     if cluster.num_cpus is not None:
         options["num_cpus"] = cluster.num_cpus
     if cluster.num_gpus is not None:
         options["num_gpus"] = cluster.num_gpus
     if cluster.object_store_bytes is not None:
         options["object_store_memory"] = cluster.object_store_bytes
-    if cluster.env:
-        options["runtime_env"] = {"env_vars": dict(cluster.env)}
     return options
 
 

@@ -2,18 +2,24 @@
 
 Tune gets neither the space nor the ledger. What to try next is asked of whoever calls, as a `Call`
 like any other, and what comes of it is told there; so a search that was killed goes on from the
-run folder, not from Tune's own checkpoints. What Tune is for: actors that are used again from one
-setting to the next, lost ones replaced, and ASHA, which ends a setting in the middle of its fit.
+run folder, not from Tune's own checkpoints, and one whose worker was lost is asked again by our
+rules. What Tune is for: actors that are used again from one setting to the next, and ASHA, which
+ends a setting in the middle of its fit.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import tempfile
+import threading
+import time
 import warnings
+from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 # Ray Tune reads these when it runs. Results have no metric in common with intermediate ones, and
 # Ctrl-C is the driver's to answer.
@@ -27,15 +33,20 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from harness.executors.base import Call, Outcome, attempt
+from harness.executors.ray_workers import GRACE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
+    from harness.executors.base import Cause
     from harness.resources import Resources
 
 EVER = 10**9
 """More steps than any fit has."""
+
+PUT_OFF_SECONDS = 2.0
+"""How often a worker that hears says so to its watchdog."""
 
 
 class Source(Protocol):
@@ -72,7 +83,7 @@ class Halving:
 
 
 def tune_settings(
-    source: Source, n: int, resources: Resources, *, retries: int, halving: Halving | None = None
+    source: Source, resources: Resources, *, retries: int, halving: Halving | None = None
 ) -> None:
     """Try settings on the Ray that is up, until the source has no more.
 
@@ -80,12 +91,10 @@ def tune_settings(
     ----------
     source
         Gives calls, and takes outcomes.
-    n
-        At most how many.
     resources
         What one needs.
     retries
-        How often a setting whose worker was lost is tried again.
+        How often a setting whose worker was lost is tried again; not one that its limits ended.
     halving
         When to stop one early; never by default.
     """
@@ -97,9 +106,9 @@ def tune_settings(
         tuner = tune.Tuner(
             tune.with_resources(_try, needs),
             tune_config=tune.TuneConfig(
-                search_alg=_Relay(source, reports=halving is not None),
+                search_alg=_Relay(source, retries, reports=halving is not None),
                 scheduler=None if halving is None else _scheduler(halving),
-                num_samples=n,
+                num_samples=-1,  # until the source has no more: one that was lost is asked again
                 reuse_actors=True,
                 trial_dirname_creator=str,
             ),
@@ -107,7 +116,7 @@ def tune_settings(
                 name="search",
                 storage_path=scratch,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=retries),
+                failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
         tuner.fit()
@@ -127,39 +136,86 @@ def _try(config: dict[str, Any]) -> dict[str, Any]:
         return not stopped
 
     listener = report if config["reports"] else None
-    outcome = attempt(replace(call, args=(*call.args, listener)))
+    with _watched(call):
+        outcome = attempt(replace(call, args=(*call.args, listener)))
     if stopped:
         sys.exit()  # nobody takes a result any more: handing one in would wait for ever
     return {"outcome": outcome}
 
 
-class _Relay(Searcher):
-    """A source of settings, as Tune knows one."""
+@contextmanager
+def _watched(call: Call) -> Iterator[None]:
+    """End this process where a call is deaf for too long: past its limit, or to any other thread.
 
-    def __init__(self, source: Source, *, reports: bool) -> None:
+    The watchdog is a thread of C that works when no Python can run any more; while some can, a
+    thread of ours keeps putting it off.
+    """
+    if call.limit_s is None and call.stall_s is None:
+        yield
+        return
+    until = None if call.limit_s is None else time.monotonic() + call.limit_s + GRACE_SECONDS
+    done = threading.Event()
+
+    def put_off() -> None:
+        while not done.is_set():
+            left = [] if until is None else [until - time.monotonic()]
+            left += [] if call.stall_s is None else [call.stall_s]
+            faulthandler.dump_traceback_later(max(0.1, min(left)), exit=True)
+            done.wait(PUT_OFF_SECONDS)
+
+    watcher = threading.Thread(target=put_off, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        faulthandler.cancel_dump_traceback_later()
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A setting that was handed to Tune: how often, and when last."""
+
+    number: int
+    call: Call
+    attempts: int = 0
+    at: float = 0.0
+
+
+class _Relay(Searcher):
+    """A source of settings, as Tune knows one; asks again what was lost with its worker."""
+
+    def __init__(self, source: Source, retries: int, *, reports: bool) -> None:
         super().__init__()
-        self.source, self.reports = source, reports
-        self.numbers: dict[str, int] = {}
+        self.source, self.retries, self.reports = source, retries, reports
+        self.running: dict[str, _Asked] = {}
+        self.again: deque[_Asked] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune keeps a copy of its searcher for a restart that never comes: the source has locks.
-        return {"reports": self.reports, "numbers": self.numbers}
+        return {"reports": self.reports}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     def suggest(self, trial_id: str) -> Any:
-        if self.source.over:
-            return Searcher.FINISHED
-        found = self.source.next()
-        if found is None:
-            return None
-        self.numbers[trial_id], call = found
-        return {"call": call, "reports": self.reports}
+        asked = self.again.popleft() if self.again else self._next()
+        if asked is None:
+            return None if self.running or not self.source.over else Searcher.FINISHED
+        asked.attempts += 1
+        asked.at = time.time()
+        self.running[trial_id] = asked
+        return {"call": asked.call.for_worker, "reports": self.reports}
+
+    def _next(self) -> _Asked | None:
+        found = None if self.source.over else self.source.next()
+        return None if found is None else _Asked(*found)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "reported" in result:
-            self.source.reported(self.numbers[trial_id], result["step"], result["reported"])
+            number = self.running[trial_id].number
+            self.source.reported(number, result["step"], result["reported"])
 
     def on_trial_complete(
         self,
@@ -167,20 +223,35 @@ class _Relay(Searcher):
         result: dict[str, Any] | None = None,
         error: bool = False,  # noqa: FBT001, FBT002 - Tune's signature
     ) -> None:
-        number, said = self.numbers[trial_id], result or {}
+        said = result or {}
         if "outcome" not in said:  # the report that it was stopped for comes here alone
             self.on_trial_result(trial_id, said)
+        asked = self.running.pop(trial_id)
+        outcome: Outcome | None = said.get("outcome")
         if error:
-            lost = Outcome(str(number), cause="lost", error="its worker was lost again and again")
-            self.source.ended(number, lost)
-        else:
-            self.source.ended(number, said.get("outcome"))
+            outcome = _lost(asked)
+            if outcome.cause == "lost" and asked.attempts <= self.retries:
+                self.again.append(asked)
+                return
+        elif outcome is not None:
+            outcome = replace(outcome, attempts=asked.attempts)
+        self.source.ended(asked.number, outcome)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: what is known is in the run folder."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing."""
+
+
+def _lost(asked: _Asked) -> Outcome:
+    """Return what became of a setting whose worker died: of its limits, or by itself."""
+    call, cause, error = asked.call, "lost", "its worker was lost again and again"
+    if call.limit_s and call.age and call.age(asked.at) > call.limit_s:
+        cause, error = "time", f"ran longer than its limit of {call.limit_s:g} s, and heard nothing"
+    elif call.stall_s and call.silence and (silent := call.silence(asked.at)) > call.stall_s:
+        cause, error = "stalled", f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
+    return Outcome(call.key, cause=cast("Cause", cause), error=error, attempts=asked.attempts)
 
 
 def _scheduler(halving: Halving) -> TrialScheduler:

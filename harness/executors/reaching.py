@@ -11,9 +11,9 @@ KNOCK_SECONDS = 5.0
 def why_unreachable(address: str) -> str:
     """Return why nobody can be reached at an address; nothing where somebody listens.
 
-    Only ``host:port`` and ``ray://host:port`` can be tried; ``auto`` and ``local`` are Ray's words.
+    Only ``host:port``, also after ``http://``, can be tried; ``auto`` is Ray's own word.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rstrip("/").rpartition("//")[2].rpartition(":")
     if not (colon and port.isdecimal()) or "/" in host:
         return ""
     try:

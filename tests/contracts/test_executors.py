@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.errors import ClusterError
-from harness.executors import Call, InlineExecutor, open_executor
+from harness.executors import Call, InlineExecutor, attempt, open_executor
 from harness.resources import Resources
 from harness.specs import ClusterSpec
 from tests.contracts import executor as contract
@@ -177,6 +179,42 @@ def test_a_silent_call_is_ended(ray_executor: Executor) -> None:
     outcome = contract.run(ray_executor, silent)["silent"]
     assert (outcome.cause, outcome.attempts) == ("stalled", 1)
     assert outcome.error == "no sign of life for 21 s, limit 20 s"
+
+
+def busy(seconds: float) -> str:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+    return "done"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cause"), [(30.0, "time"), (0.0, "")], ids=["too_long", "in_time"]
+)
+def test_a_limit_is_heard_in_any_thread(seconds: float, cause: str) -> None:
+    call = Call("busy", busy, (seconds,), limit_s=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(attempt, call).result()
+        assert outcome.cause == cause
+        assert ("limit of 0.3 s" in outcome.error) == bool(cause)
+        assert outcome.seconds < 10
+        # The same thread is not interrupted afterwards, by what came too late for the call.
+        assert pool.submit(busy, 0.5).result() == "done"
+
+
+@pytest.mark.parametrize(
+    ("age", "silence", "cause"),
+    [(9.0, 9.0, "time"), (3.0, 21.0, "stalled"), (3.0, 2.0, "lost"), (0.0, 0.0, "lost")],
+    ids=["late", "silent", "lost", "never_begun"],
+)
+def test_why_the_worker_of_a_setting_died_is_told_by_its_signs_of_life(
+    age: float, silence: float, cause: str
+) -> None:
+    from harness.executors.ray_search import _Asked, _lost
+
+    limits = {"limit_s": 5.0, "stall_s": 20.0}
+    call = Call("1", busy, **limits, age=lambda since: age, silence=lambda since: silence)
+    assert _lost(_Asked(1, call)).cause == cause
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "2,3")], ids=["none", "one"])
