@@ -268,13 +268,21 @@ def size_of(path: str) -> int:
 
 
 def download(folder: str, local: str) -> None:
-    """Copy a folder of an object store to a local one, which is made."""
+    """Copy a folder of an object store to a local one, which is made; several files at once."""
     filesystem, key = client(folder)
-    with reaching(folder):
-        for file in filesystem.find(key):
-            target = Path(local, file.removeprefix(key).lstrip("/"))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            filesystem.get_file(file, str(target))
+
+    def fetch(file: str) -> None:
+        target = Path(local, file.removeprefix(key).lstrip("/"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.get_file(file, str(target))
+
+    with reaching(folder), ThreadPoolExecutor(_UPLOADS) as pool:
+        found = [pool.submit(fetch, file) for file in filesystem.find(key)]
+        try:
+            for each in found:
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def parse_size(text: str | int) -> int:

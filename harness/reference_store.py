@@ -5,7 +5,8 @@ is found by name alone, so what an older version wrote is never read. Files appe
 all, and have checksums: one that is damaged is made again. Any number of processes may share a
 folder; those that miss a part at the same time each compute it, and write the same.
 
-A local file is mapped, not read: what several processes use is in memory once.
+A file is mapped, not read: what several processes use is in memory once. One on an object store is
+first copied to the machine, for all that run there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from harness import paths
+from harness.node_copies import forget_copy, part_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,11 +73,13 @@ class ReferenceStore:
             come back equal to the last bit.
         """
         path = self.path(key, name, version)
+        copy = f"{key}-{name}-{LAYOUT}.{version}.reference"
         try:
-            return read_values(path)
+            return read_values(part_here(path, copy))
         except OSError:  # there is none, or none that can be read: writing it tells which
             pass
         except DamagedError as error:
+            forget_copy(copy)
             log.warning("%s: this reference is damaged (%s); it is made again.", path, error)
         values = make()
         try:

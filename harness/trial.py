@@ -27,6 +27,7 @@ from harness.identity import content_digest
 from harness.judge import Judge
 from harness.known_models import class_for, is_ceiling, model_for
 from harness.models import notes, with_cells
+from harness.node_copies import store_here
 from harness.predictions import PredictionWriter, write_profiles
 from harness.pulse import Pulse, Stopwatch, total_cost
 from harness.recorded import recorded, scratch_folder
@@ -145,7 +146,7 @@ class _Ways:
         self.ceiling = is_ceiling(self.spec)
         code = code_of(class_for(self.spec, errand.command))
         self.between = StageFiles(run, self.spec.id, code)
-        store = open_store(errand.store)
+        store = open_store(store_here(errand.store))
         if store.fingerprint != self.spec.fingerprint:
             raise DataError(
                 f"{errand.store} has other content than when the job was planned: found "

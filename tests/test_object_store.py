@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from harness import node_copies, paths
 from harness import object_store as clients
-from harness import paths
 from harness import trial as trials
 from harness.cli import run
 from harness.errors import DataError, StorageError
+from harness.node_copies import store_here
+from harness.reference_store import ReferenceStore
 from harness.results import Results, read_scores
 from harness.runs import RunFolder
 from harness.simulate import known_effects, simulate
+from harness.stages import StageFiles
 from harness.store import Store, open_store
 from tests.s3_server import SECRET
 
@@ -382,3 +385,118 @@ def test_a_trial_whose_scores_cannot_be_sent_is_not_done(
         ("failed", True),
         ("failed", True),
     ]
+
+
+# --- stages, and what a machine keeps of an object store -----------------------------------------
+
+
+def test_stages_pass_on_what_they_need_through_an_object_store(
+    finished: tuple[RunFolder, ...], job: str, here: Path, bucket: str
+) -> None:
+    apart = here / "apart.yaml"
+    needs = "resources: {fit: {cpus: 2}, predict: {cpus: 1}, score: {cpus: 0.5}}\n"
+    apart.write_text((here / "job.yaml").read_text(encoding="utf-8") + needs, encoding="utf-8")
+    assert run(["run", str(apart), "-o", f"{bucket}/run", "--on", "inline"]) == 0
+    remote = RunFolder(f"{bucket}/run")
+    assert _values(remote) == _values(finished[1])
+    for trial in remote.begun():
+        assert not paths.exists(remote.of_trial(trial, "stages"))
+        log = paths.read_text(remote.log(trial))
+        assert [log.count(f"{stage}: begins") for stage in ("fit", "predict", "score")] == [1] * 3
+        one, other = (
+            open_store(folder.of_trial(trial, "predictions.zarr"))
+            for folder in (remote, finished[1])
+        )
+        assert one.fingerprint == other.fingerprint
+
+
+def test_a_connection_that_is_lost_between_two_stages_costs_the_stage_alone(
+    job: str, here: Path, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = here / "cut.yaml"
+    text = (here / "job.yaml").read_text(encoding="utf-8")
+    text = text.replace("  - {model: control-mean}\n", "")
+    apart.write_text(text + "resources: {score: {cpus: 0.5}}\n", encoding="utf-8")
+    leave = StageFiles.leave
+
+    def cut_off(files: StageFiles, local: str, name: str) -> None:
+        with object_store.proxy.cut("up", 1000):
+            leave(files, local, name)
+
+    monkeypatch.setattr(StageFiles, "leave", cut_off)
+    assert run(["run", str(apart), "-o", f"{bucket}/run", "--on", "inline"]) == 1
+    folder = RunFolder(f"{bucket}/run")
+    [trial] = folder.begun()
+    assert folder.stages([trial]) == {}
+    monkeypatch.undo()
+    monkeypatch.setattr(trials, "write_scores", _cut_off)
+    assert run(["run", str(apart), "-o", f"{bucket}/run", "--on", "inline"]) == 1
+    assert folder.stages([trial]) == {trial: "predict"}
+    monkeypatch.undo()
+    monkeypatch.setenv("HARNESS_CACHE", str(here / "cache"))
+    assert run(["run", str(apart), "-o", f"{bucket}/run", "--on", "inline"]) == 0
+    log = paths.read_text(folder.log(trial))
+    assert [log.count(f"{stage}: begins") for stage in ("fit", "predict", "score")] == [1, 1, 2]
+
+
+def _cut_off(path: str, frame: object) -> None:
+    raise StorageError(f"{path}: the object store could not be reached")
+
+
+def test_a_machine_reads_a_store_and_its_reference_once(
+    finished: tuple[RunFolder, ...], job: str, bucket: str, object_store: ObjectStore
+) -> None:
+    remote = finished[0]
+    before = len(object_store.server.requests())
+    trial = remote.begun()[0]
+    assert run(["retry", remote.path, "--trial", trial, "--on", "inline"]) == 0
+    asked = object_store.server.requests()[before:]
+    assert not [request for request in asked if "screen.zarr/X/" in request]
+    assert not [
+        request for request in asked if request.startswith("GET") and ".reference" in request
+    ]
+
+
+def test_a_store_written_anew_is_copied_anew(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    local = []
+    for seed in (1, 2):
+        simulate("tiny", tmp_path / "screen.zarr", seed=seed, genes=60)
+        paths.publish(str(tmp_path / "screen.zarr"), f"{bucket}/screen.zarr", last="zarr.json")
+        local.append(open_store(store_here(f"{bucket}/screen.zarr")))
+        paths.remove(f"{bucket}/screen.zarr")
+    assert local[0].fingerprint != local[1].fingerprint
+    assert all(not paths.is_remote(store.path) for store in local)
+
+
+def test_a_disk_without_room_reads_over_the_network(
+    screen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(node_copies, "ROOM", 10**15)
+    assert store_here(screen) == screen
+    assert "it is read over the network" in caplog.text
+    assert store_here("/local/screen.zarr") == "/local/screen.zarr"
+
+
+def test_a_damaged_copy_of_a_reference_is_made_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    made: list[int] = []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"values": np.arange(9.0)}
+
+    for _ in range(3):
+        found = ReferenceStore(f"{bucket}/reference").part("truth", "means", 1, make)
+        np.testing.assert_array_equal(found["values"], np.arange(9.0))
+    assert len(made) == 1
+    [copy] = (tmp_path / "cache" / "copies").glob("truth-means*")
+    copy.write_bytes(copy.read_bytes()[:-8])
+    for _ in range(2):
+        ReferenceStore(f"{bucket}/reference").part("truth", "means", 1, make)
+    assert len(made) == 2

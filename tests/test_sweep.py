@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,3 +219,19 @@ def test_a_run_describes_itself(job: Path) -> None:
     assert said["job"]["models"] == [{"model": "control-mean", "cells": None}]
     assert list(said["trials"]) == [report.plan.trials[0].id]
     assert {"commit", "versions", "machine", "started"} <= said.keys()
+
+
+def test_failures_that_differ_in_numbers_alone_are_shown_once(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness.cli.run_command import explain
+
+    text = JOB.replace("control-mean", "raises-in-predict") + "seeds: [0, 1, 2]\n"
+    job.write_text(text, encoding="utf-8")
+    report = run_job(str(job), str(job.parent / "run"), "inline")
+    report.failures += [(report.failures[0][0], replace(report.failures[0][1], error="OSError: 9"))]
+    assert explain(report) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "3 trials of raises-in-predict, raised, the first: Trial" in said
+    assert said.count("Traceback") == 2
+    assert said.index("RuntimeError: no answer") < said.index("OSError: 9")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
@@ -114,14 +115,32 @@ def explain(report: Report) -> int:
     counted = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
     complain(f"{len(report.failures)} of {report.ran} trials failed ({counted}):")
     folder = RunFolder(report.plan.run.path)
-    for errand, outcome in report.failures[:SHOWN_FAILURES]:
+    alike = grouped(report.failures)
+    for group in alike[:SHOWN_FAILURES]:
+        errand, outcome = group[0]
+        models = ", ".join(dict.fromkeys(errand.spec.model for errand, _ in group))
+        many = f"{len(group)} trials of {models}, {outcome.cause}, the first: " * (len(group) > 1)
         complain(
-            f"{errand.spec}, attempt {outcome.attempts}, on {outcome.host or 'a lost worker'}: "
-            f"{outcome.error}\n{outcome.traceback.rstrip()}\nLog: {folder.log(errand.spec.id)}"
+            f"{many}{errand.spec}, attempt {outcome.attempts}, on "
+            f"{outcome.host or 'a lost worker'}: {outcome.error}\n{outcome.traceback.rstrip()}\n"
+            f"Log: {folder.log(errand.spec.id)}"
         )
-    if len(report.failures) > SHOWN_FAILURES:
-        complain(f"… and {len(report.failures) - SHOWN_FAILURES} more, in {folder.path}/trials.")
+    if len(alike) > SHOWN_FAILURES:
+        left = len(alike) - SHOWN_FAILURES
+        complain(f"… and {left} other causes: harness status {folder.path} has them.")
     notes().print(
         "The same command again runs only what is missing; --on inline runs it in this process."
     )
     return 1
+
+
+def grouped(failures: list[tuple[Errand, Outcome]]) -> list[list[tuple[Errand, Outcome]]]:
+    """Return failures by what they died of, the most frequent first.
+
+    Errors that differ in numbers alone, such as an id or an address, are one.
+    """
+    groups: dict[tuple[str, str], list[tuple[Errand, Outcome]]] = {}
+    for errand, outcome in failures:
+        key = (outcome.cause, re.sub(r"\d+", "#", outcome.error))
+        groups.setdefault(key, []).append((errand, outcome))
+    return sorted(groups.values(), key=len, reverse=True)

@@ -159,7 +159,7 @@ def _watched(call: Call) -> Iterator[None]:
     def put_off() -> None:
         while not done.is_set():
             left = [] if until is None else [until - time.monotonic()]
-            left += [] if call.stall_s is None else [call.stall_s]
+            left += [] if call.stall_s is None else [call.stall_s + PUT_OFF_SECONDS]
             faulthandler.dump_traceback_later(max(0.1, min(left)), exit=True)
             done.wait(PUT_OFF_SECONDS)
 

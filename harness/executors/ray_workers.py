@@ -9,6 +9,7 @@ lives, so one that nobody needs for some seconds is ended.
 from __future__ import annotations
 
 import faulthandler
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,15 +31,18 @@ IDLE_SECONDS = 5.0
 def attempt_in_worker(call: Call) -> Outcome:
     """Run a call in a worker of its own, which dies if the call outlives its limit unheard.
 
-    The watchdog is a thread of C that needs no interpreter: it works when nothing else does.
+    The watchdog is a thread of C that needs no interpreter: it works when nothing else does. A
+    worker whose node is taken away is told so by SIGTERM, of which Ray makes an exception in the
+    midst of the call: that would pass for one of the model's, so the worker dies of it instead.
     """
-    if call.limit_s is None:
-        return attempt(call)
-    faulthandler.dump_traceback_later(call.limit_s + GRACE_SECONDS, exit=True)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if call.limit_s is not None:
+        faulthandler.dump_traceback_later(call.limit_s + GRACE_SECONDS, exit=True)
     try:
         return attempt(call)
     finally:
         faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGTERM, before)
 
 
 class Lasting:

@@ -46,6 +46,16 @@ def die_once(marker: str) -> str:
     return "survived"
 
 
+def be_preempted_once(marker: str) -> str:
+    """Be told to go, as by a node that is taken away; answer the second time."""
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    return "survived"
+
+
 def die() -> None:
     os._exit(1)
 

@@ -140,10 +140,13 @@ def test_a_cluster_that_may_grow_refuses_nothing() -> None:
 
 
 @pytest.mark.ray
-def test_a_lost_worker_costs_one_attempt(ray_executor: Executor, tmp_path: Path) -> None:
-    outcome = contract.run(
-        ray_executor, Call("dies", contract.die_once, (str(tmp_path / "died"),))
-    )["dies"]
+@pytest.mark.parametrize("end", [contract.die_once, contract.be_preempted_once])
+@pytest.mark.parametrize("worker", ["shared", "lasting"])
+def test_a_lost_worker_costs_one_attempt(
+    ray_executor: Executor, tmp_path: Path, end: Callable[[str], str], worker: Worker
+) -> None:
+    call = Call("dies", end, (str(tmp_path / "died"),), worker=worker)
+    outcome = contract.run(ray_executor, call)["dies"]
     assert (outcome.value, outcome.attempts, outcome.cause) == ("survived", 2, "")
 
 
