@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " | reference reference_store counts energy populations | convert convert_checks"
         " | tasks shown loading cells counted data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
-        "store store_writer store_layout | sources | splits split_files | fetch"
+        "store store_writer store_layout | node_copies | sources | splits split_files | fetch"
         " | job_checks search_checks parameter_checks | runs ledger"
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames"

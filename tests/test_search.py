@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
+import harness.judge
 import harness.sweep
-import harness.trial
 from harness.errors import JobError, TrialError
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.linear import Linear
@@ -206,7 +206,7 @@ def test_a_search_does_not_see_test_pairs_before_it_has_chosen(
         Store, "gene_block", lambda s, a, b, c=0, d=None: hide(s, gene_block(s, a, b, c, d), c)
     )
     monkeypatch.setattr(harness.sweep, "choose", watched_choice)
-    monkeypatch.setattr(harness.trial, "_TRUTH", {})
+    monkeypatch.setattr(harness.judge, "_TRUTHS", {})
     blind = search(folder="blind")
     assert hidden["rows"] > 0
     assert not choosing

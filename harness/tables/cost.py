@@ -46,8 +46,8 @@ def _notes(scope: Scope) -> Iterator[str]:
     yield (
         "Seconds and memory are means over the trials of a setting: fit, predict, score and all of "
         "them by the clock, whatever else ran on the machine; cpu and gpu: seconds of processors "
-        "and GPUs, where trials say; memory: the most that the process which ran the trial had "
-        "held by then, so of an earlier trial in it, too."
+        "and GPUs that a trial held, where trials say; memory: the most that its process held in "
+        "any stage."
     )
     yield what_an_interval_is(scope.bootstrap)
     yield (
