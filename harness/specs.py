@@ -305,6 +305,17 @@ class ClusterSpec(Declared):
 
     _check_memory = field_validator("object_store_memory")(right_size)
 
+    @field_validator("address")
+    @classmethod
+    def _is_no_client(cls, address: str | None) -> str | None:
+        if (address or "").startswith("ray://"):
+            raise ValueError(
+                f"found {address!r}, which is Ray Client: a run would end with its connection. "
+                "Expected 'auto' on a node of the cluster, or the dashboard's address, such as "
+                "'http://head:8265', where the run is submitted as a Ray job."
+            )
+        return address
+
     @property
     def object_store_bytes(self) -> int | None:
         """The size of Ray's object store; None leaves it to Ray."""
@@ -319,12 +330,6 @@ class ClusterSpec(Declared):
     def _fits_its_kind(self) -> ClusterSpec:
         if self.kind == "ray" and self.address is None:
             raise ValueError("kind 'ray' needs an address, such as 'auto' or 'http://head:8265'.")
-        if (self.address or "").startswith("ray://"):
-            raise ValueError(
-                f"address: found {self.address!r}, which is Ray Client: a run would end with its "
-                "connection. Expected 'auto' on a node of the cluster, or the dashboard's "
-                "address, such as 'http://head:8265', where the run is submitted as a Ray job."
-            )
         if self.kind == "local" and self.address is not None:
             raise ValueError("kind 'local' starts its own Ray and takes no address. Use kind: ray.")
         sized = [name for name in _SIZES if getattr(self, name) is not None]
