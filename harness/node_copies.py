@@ -11,15 +11,20 @@ from __future__ import annotations
 import fcntl
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import paths
+from harness.object_store import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+AT_ONCE = 4
+"""Files fetched at once."""
 
 ROOM = 2
 """A store is copied where the disk has room for so many of it."""
@@ -42,7 +47,7 @@ def store_here(path: str) -> str:
             log.info("%s: is copied to %s", path, copy)
             scratch = paths.scratch_name(str(copy))
             try:
-                paths.download(path, scratch)
+                download(path, scratch)
                 paths.publish(scratch, str(copy), last="zarr.json")
             finally:
                 paths.remove(scratch)
@@ -69,6 +74,24 @@ def part_here(path: str, name: str) -> str:
         if not copy.exists():
             paths.write_atomic(str(copy), paths.read_bytes(path))
     return str(copy)
+
+
+def download(folder: str, local: str) -> None:
+    """Copy a folder of an object store to a local one, which is made; several files at once."""
+    filesystem, key = client(folder)
+
+    def fetch(file: str) -> None:
+        target = Path(local, file.removeprefix(key).lstrip("/"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.get_file(file, str(target))
+
+    with paths.reaching(folder), ThreadPoolExecutor(AT_ONCE) as pool:
+        found = [pool.submit(fetch, file) for file in filesystem.find(key)]
+        try:
+            for each in found:
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def forget_copy(name: str) -> None:

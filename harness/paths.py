@@ -267,24 +267,6 @@ def size_of(path: str) -> int:
     return sum(file.stat().st_size for file in (local, *local.rglob("*")) if file.is_file())
 
 
-def download(folder: str, local: str) -> None:
-    """Copy a folder of an object store to a local one, which is made; several files at once."""
-    filesystem, key = client(folder)
-
-    def fetch(file: str) -> None:
-        target = Path(local, file.removeprefix(key).lstrip("/"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        filesystem.get_file(file, str(target))
-
-    with reaching(folder), ThreadPoolExecutor(_UPLOADS) as pool:
-        found = [pool.submit(fetch, file) for file in filesystem.find(key)]
-        try:
-            for each in found:
-                each.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def parse_size(text: str | int) -> int:
     """Return the number of bytes that ``"512MiB"``, ``"1.5 GB"`` or ``"4096"`` means."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import paths
+from harness.node_copies import download
 from harness.resources import STAGES
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class StageFiles:
             return
         with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
             local = Path(scratch, name)
-            paths.download(self.path(name), str(local))
+            download(self.path(name), str(local))
             yield str(local)
 
     def forget(self) -> None:
