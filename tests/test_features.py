@@ -90,6 +90,15 @@ def test_a_combination_has_the_sum_of_its_parts_and_an_unmeasured_target_nothing
     assert features.of("G00+drug") is None
 
 
+def test_by_identity_a_combination_is_like_its_parts_and_a_new_one_like_nothing(view):
+    features = features_of(view, "identity")
+    assert features.names == tuple(sorted({p for n in view.perturbations for p in n.split("+")}))
+    np.testing.assert_array_equal(features.values, np.eye(len(features.names)))
+    np.testing.assert_array_equal(features.of("G01+G02"), features.of("G01") + features.of("G02"))
+    assert features.of("new") is None
+    assert features.of("G00+new") is None
+
+
 # --- tables -------------------------------------------------------------------------------------
 
 
@@ -185,7 +194,7 @@ def test_a_query_that_a_table_lacks_is_refused_before_any_answer(table):
 def test_a_parameter_says_that_it_may_be_a_file():
     annotation = parameters_of("ridge")["features"].annotation
     assert takes_file(annotation)
-    assert choices(annotation) == ("principal-components", "co-expression")
+    assert choices(annotation) == ("principal-components", "co-expression", "identity")
     assert is_file(annotation, "genes.csv")
     assert not is_file(annotation, "co-expression")
     assert not is_file(annotation, None)

@@ -169,6 +169,22 @@ def test_a_target_that_is_no_gene_gets_the_mean_effect_and_a_note(unseen, name):
     assert "its target is no gene of the screen" in notes(model)[0]
 
 
+def test_by_identity_ridge_learns_what_parts_add_to_a_combination():
+    task = task_of("unseen-combination", tiny_screen(n_combinations=8, n_cells=60), folds=2)
+    model = fitted(task, "ridge", features="identity", penalty=1e-6)
+    view = task.train_view()
+    vectors, residual = model.residuals_.vectors, model.residuals_.values
+    # With hardly a penalty it goes through all it was trained on that parts can explain.
+    projection = vectors @ np.linalg.pinv(vectors)
+    np.testing.assert_allclose(vectors @ model.map_.T, projection @ residual, atol=1e-4)
+    assert list(effects(task, model)) == [(q.perturbation, q.context) for q in task.queries()]
+    assert notes(model) == ()
+    drug = Query("drug", "c1", (), 4)
+    found = effects(task, model, [drug])["drug", "c1"]
+    np.testing.assert_allclose(found, mean_effect(view, "c1"), atol=1e-12)
+    assert "a part of it, was not trained on" in notes(model)[0]
+
+
 # --- between contexts ---------------------------------------------------------------------------
 
 

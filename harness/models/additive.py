@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from harness.models.base import register
-from harness.models.effects import MeanEffects, effects_elsewhere, mean_of
+from harness.models.effects import MeanEffects, effects_elsewhere, mean_of, parts_of
 from harness.tasks import Prediction
 
 if TYPE_CHECKING:
@@ -107,9 +107,3 @@ class ShrunkenAdditive:
             return 1.0, 0
         prior = self.shrinkage * moment / n
         return (product + prior) / (moment + prior), n
-
-
-def parts_of(perturbation: str, train: TrainView) -> list[str]:
-    """Return the single perturbations that a combination is made of; itself if it is one."""
-    separator = train.combination_separator
-    return perturbation.split(separator) if separator else [perturbation]

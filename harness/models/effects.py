@@ -60,3 +60,9 @@ def effects_elsewhere(train: TrainView) -> dict[str, dict[str, np.ndarray]]:
     for perturbation, context in train.pairs:
         effects.setdefault(perturbation, {})[context] = train.effect(perturbation, context)
     return effects
+
+
+def parts_of(perturbation: str, train: TrainView) -> list[str]:
+    """Return the single perturbations that a combination is made of; itself if it is one."""
+    separator = train.combination_separator
+    return perturbation.split(separator) if separator else [perturbation]

@@ -8,6 +8,9 @@ each gene standardised within its context, so that the inner product of two gene
 correlation as far as these components have it. Guilt by association (Eisen et al., PNAS 1998),
 without a perturbed cell.
 
+``identity``: which single perturbations it consists of, and nothing else: a combination is like its
+parts, a perturbation like itself in another context, and a new one like nothing.
+
 A path or URL: a table with one row for each gene, or for each perturbation, such as embeddings of
 what is written about genes (GenePT; Chen and Zou, Nature Biomedical Engineering 2024). CSV or TSV
 with names in the first column; Parquet with names as the index or the first column; npz with
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.input_files import InputFile, read_file
+from harness.models.effects import parts_of
 from harness.models.feature_tables import parse_table
 
 if TYPE_CHECKING:
@@ -32,11 +36,13 @@ if TYPE_CHECKING:
 
     from harness.tasks import TrainView
 
-Source = Literal["principal-components", "co-expression"] | InputFile
+Source = Literal["principal-components", "co-expression", "identity"] | InputFile
 """Where features come from: computed, or the path of a table."""
 
 Missing = Literal["error", "mean-effect"]
 """What is done for a perturbation that a table has no row for."""
+
+_OF_GENES = ("principal-components", "co-expression")
 
 COMPUTED = 32
 """How many features are computed where nobody says."""
@@ -54,18 +60,24 @@ class Features:
         (n,) genes, or perturbations.
     values
         (n, n_features) float64.
-    table
-        The path of the table that they are from; nothing where they were computed.
+    source
+        Where they are from, as `features_of` takes it.
     """
 
     def __init__(
-        self, names: Sequence[str], values: np.ndarray, train: TrainView, table: str = ""
+        self, names: Sequence[str], values: np.ndarray, train: TrainView, source: str
     ) -> None:
         self.names = tuple(names)
         self.values = values
-        self.table = table
+        self.source = source
         self._train = train
+        self._of_genes = source in _OF_GENES
         self._rows = {name: row for row, name in enumerate(self.names)}
+
+    @property
+    def table(self) -> str:
+        """The path of the table that they are from; nothing where they were computed."""
+        return "" if self._of_genes or self.source == "identity" else self.source
 
     @property
     def n_features(self) -> int:
@@ -74,7 +86,7 @@ class Features:
 
     def of(self, perturbation: str) -> np.ndarray | None:
         """Return the vector of a perturbation: (n_features,). None where a part of it has none."""
-        if self.table and perturbation in self._rows:
+        if not self._of_genes and perturbation in self._rows:
             vector: np.ndarray = self.values[self._rows[perturbation]]
             return vector
         parts = self._parts(perturbation)
@@ -86,20 +98,16 @@ class Features:
     def lacking(self, perturbations: Iterable[str]) -> list[str]:
         """Return the genes and perturbations, sorted, that a table would need a row for."""
         unknown = [name for name in perturbations if self.of(name) is None]
-        parts = {part for name in unknown for part in self._named(name)}
+        parts = {part for name in unknown for part in parts_of(name, self._train)}
         return sorted(parts - set(self._rows))
 
     def _parts(self, perturbation: str) -> Sequence[str]:
         """Return the names that the vectors of a perturbation are looked up by."""
-        named = self._named(perturbation)
-        targets = self._train.targets(perturbation)
-        if self.table and all(name in self._rows for name in named):
+        named = parts_of(perturbation, self._train)
+        if self.source == "identity" or (self.table and all(n in self._rows for n in named)):
             return named
+        targets = self._train.targets(perturbation)
         return targets if len(targets) == len(named) else ()
-
-    def _named(self, perturbation: str) -> list[str]:
-        separator = self._train.combination_separator
-        return perturbation.split(separator) if separator else [perturbation]
 
 
 def features_of(train: TrainView, source: str, n_features: int | None = None) -> Features:
@@ -110,20 +118,24 @@ def features_of(train: TrainView, source: str, n_features: int | None = None) ->
     train
         What may be learned from; nothing else is looked at.
     source
-        ``principal-components``, ``co-expression``, or the path or URL of a table.
+        ``principal-components``, ``co-expression``, ``identity``, or the path or URL of a table.
     n_features
         How many, by default 32 that are computed, and all columns of a table. A number keeps as
         many leading principal components of the table's rows; fewer where there are no more.
+        Identity has one for each single perturbation, whatever is said here.
     """
     if source == "principal-components":
         scores = principal_scores(training_bulks(train), n_features or COMPUTED)
-        return Features(train.genes, scores, train)
+        return Features(train.genes, scores, train, source)
     if source == "co-expression":
-        return Features(train.genes, _co_expression(train, n_features or COMPUTED), train)
+        return Features(train.genes, _co_expression(train, n_features or COMPUTED), train, source)
+    if source == "identity":
+        parts = sorted({part for name in train.perturbations for part in parts_of(name, train)})
+        return Features(parts, np.eye(len(parts)), train, source)
     names, values = parse_table(source, read_file(source))
     if n_features is not None and n_features < values.shape[1]:
         values = principal_scores(values - values.mean(axis=0), n_features)
-    return Features(names, values, train, table=source)
+    return Features(names, values, train, source)
 
 
 def training_bulks(train: TrainView) -> np.ndarray:

@@ -88,6 +88,8 @@ class Residuals:
     def _why(self, vector: np.ndarray | None) -> str:
         if vector is not None:
             return "no training perturbation has features, the mean effect is used"
+        if self._features.source == "identity":
+            return "it, or a part of it, was not trained on, the mean effect is used"
         if self._features.table:
             return f"{self._features.table} has no row for it, the mean effect is used"
         return "its target is no gene of the screen, the mean effect is used"
