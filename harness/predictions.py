@@ -20,13 +20,14 @@ import numpy as np
 
 from harness import paths
 from harness.archives import SUFFIX, unpacked
-from harness.errors import ModelError, listed
+from harness.errors import HarnessError, ModelError, listed
 from harness.foreign import open_foreign
 from harness.store import Store, open_store, ranges_of
 from harness.store_writer import StoreWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
 
     import pandas as pd
 
@@ -174,8 +175,26 @@ class PredictionWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        self._writer.__exit__(*failure)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+        if error is not None and not isinstance(error, HarnessError):
+            error.add_note(self._whereabouts())
+
+    def _whereabouts(self) -> str:
+        """Return which query was to be answered next, for what a model raises of its own."""
+        n = len(self.queries)
+        if self._answered == n:
+            return f"{self.model} had answered all {n} queries."
+        query = self.queries[self._answered]
+        return (
+            f"{self.model} was to answer query {self._answered + 1} of {n}: "
+            f"{query.perturbation!r} in {query.context!r}."
+        )
 
     def add(self, prediction: Answer) -> None:
         """Check the next prediction and write its cells; its mean becomes the query's profile."""

@@ -26,7 +26,7 @@ from harness.given import score_given
 from harness.identity import content_digest
 from harness.judge import Judge
 from harness.known_models import class_for, is_ceiling, model_for
-from harness.models import notes, with_cells
+from harness.models import answers, notes, with_cells
 from harness.node_copies import store_here
 from harness.predictions import PredictionWriter, write_profiles
 from harness.pulse import Pulse, Stopwatch, total_cost
@@ -243,11 +243,11 @@ class _Ways:
     def _answer(
         self, model: Model, queries: Sequence[Query], view: TrainView, writer: PredictionWriter
     ) -> None:
-        answers = model.predict(queries)
+        predicted = answers(model, queries)
         if self.spec.cells is not None:
-            answers = with_cells(answers, view, self.spec.cells, self.spec.seed)
+            predicted = with_cells(predicted, view, self.spec.cells, self.spec.seed)
         with writer:
-            for prediction in answers:
+            for prediction in predicted:
                 writer.add(prediction)
             writer.finish()
 

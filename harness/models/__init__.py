@@ -9,6 +9,7 @@ from __future__ import annotations
 from harness.models.base import (
     Model,
     ModelInfo,
+    answers,
     make_model,
     model_class,
     notes,
@@ -21,6 +22,7 @@ from harness.models.cells import with_cells
 __all__ = [
     "Model",
     "ModelInfo",
+    "answers",
     "make_model",
     "model_class",
     "notes",

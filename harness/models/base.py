@@ -23,6 +23,7 @@ learned ends in an underscore. `harness.testing.check_model` tests all of it.
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -34,11 +35,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime
 import numpy as np
 
 from harness.errors import ModelError, UnknownNameError
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.tasks import Prediction, Query, TrainView
+    from harness.tasks import Query, TrainView
 
 CellStep = Literal["shift-controls", "tile-profile"]
 """How a predicted profile becomes cells; see `harness.models.cells`."""
@@ -174,6 +176,29 @@ def make_model(name: str, parameters: Mapping[str, Any] | None = None, seed: int
     if "seed" in known:
         given.setdefault("seed", seed)
     return model_class(name)(**given)
+
+
+def answers(model: Model, queries: Sequence[Query]) -> Iterator[Prediction]:
+    """Yield what a model predicts; `ModelError` for what is no prediction, or was not asked for."""
+    name, asked = type(model).__name__, set(queries)
+    predicted = model.predict(queries)
+    if not isinstance(predicted, Iterable):
+        raise ModelError(
+            f"{name}.predict returned {type(predicted).__name__}, expected predictions: let it "
+            "yield one for each query."
+        )
+    for one in predicted:
+        if not isinstance(one, Prediction):
+            raise ModelError(
+                f"{name}.predict yielded {type(one).__name__}, expected a harness.tasks.Prediction "
+                "with the query that it answers."
+            )
+        if one.query not in asked:
+            raise ModelError(
+                f"{name}, prediction for {one.query.perturbation!r} in {one.query.context!r}: "
+                "nobody asked for it. Answer the queries that `predict` is given, as they are."
+            )
+        yield one
 
 
 def notes(model: Model) -> tuple[str, ...]:

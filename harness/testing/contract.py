@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import HeldOutError, ModelError
-from harness.models.base import Model, model_info, registered
+from harness.errors import HeldOutError, ModelError, listed
+from harness.models.base import Model, answers, model_info, registered
 from harness.models.cells import with_cells
 from harness.splits import parse_split
 from harness.tasks import Prediction, Task
@@ -80,7 +80,8 @@ class Case:
 
     def answers(self, task: Task, seed: int = 0) -> list[Prediction]:
         """Fit a fresh model and return its predictions."""
-        return list(self.make(seed).fit(self.view(task)).predict(self.queries(task)))
+        fitted = self.make(seed).fit(self.view(task))
+        return list(answers(fitted, self.queries(task)))
 
     def require(self, holds: object, message: str) -> None:
         """Raise `ModelError` with the message unless the condition holds."""
@@ -116,13 +117,16 @@ def fit_returns_the_model(case: Case) -> None:
 def answers_every_query_once_in_order(case: Case) -> None:
     """One prediction for each query, in the order of the queries."""
     queries = case.queries(case.task)
-    answers = case.answers(case.task)
-    for answer in answers:
-        case.require(isinstance(answer, Prediction), f"predict yields {type(answer).__name__}s.")
-    found = [answer.query for answer in answers]
+    found = [answer.query for answer in case.answers(case.task)]
+    missing = [query for query in queries if query not in found]
     case.require(
-        found == list(queries),
-        f"{len(queries)} queries got {len(found)} answers, or in another order.",
+        not missing,
+        f"{len(missing)} of {len(queries)} queries got no answer: {_named(missing)}.",
+    )
+    twice = [query for query in queries if found.count(query) > 1]
+    case.require(not twice, f"{len(twice)} queries were answered more than once: {_named(twice)}.")
+    case.require(
+        found == list(queries), "queries were answered in another order than they were asked in."
     )
 
 
@@ -237,6 +241,10 @@ CONTRACT: tuple[Callable[[Case], None], ...] = (
     its_profiles_can_be_given_cells,
 )
 """The clauses, in the order in which `check_model` tries them."""
+
+
+def _named(queries: Sequence[Query]) -> str:
+    return listed(f"{query.perturbation} in {query.context}" for query in queries)
 
 
 def _require_equal(
