@@ -21,6 +21,7 @@ scaled score that is clipped at 0 would mislead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -97,14 +98,7 @@ class Resamples:
         Settings with the same names of repeats share them: what a seed decides for all models, as
         which cells are left out, then cancels in their difference.
         """
-        k = len(repeats)
-        if k == 1:
-            return np.ones((self.draws, 1))
-        named = crc32(repr(tuple(repeats)).encode())
-        rng = np.random.default_rng([self.seed, _REPEATS, named])
-        counts = rng.multinomial(k - 1, np.full(k, 1 / k), size=self.draws)
-        shares: Floats = counts.astype(np.float64) / (k - 1)
-        return shares
+        return _shares(self.draws, self.seed, tuple(repeats))
 
     def repeated_means(self, values: Floats, repeats: Sequence[Hashable]) -> Floats:
         """Return the (draws, n) means of `values` (n_repeats, n_pairs, n) over pairs and repeats.
@@ -124,6 +118,20 @@ class Resamples:
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio: Floats = drawn / self.totals(defined.astype(np.float64))
         return ratio
+
+
+@lru_cache(maxsize=16)
+def _shares(draws: int, seed: int, repeats: tuple[Hashable, ...]) -> Floats:
+    """Return what `Resamples.weights` says, drawn once for all settings with the same repeats."""
+    k = len(repeats)
+    if k == 1:
+        return np.ones((draws, 1))
+    named = crc32(repr(repeats).encode())
+    rng = np.random.default_rng([seed, _REPEATS, named])
+    counts = rng.multinomial(k - 1, np.full(k, 1 / k), size=draws)
+    shares: Floats = counts.astype(np.float64) / (k - 1)
+    shares.flags.writeable = False  # it is everybody's
+    return shares
 
 
 def _filled(values: Floats) -> tuple[Floats, NDArray[np.bool_]]:
