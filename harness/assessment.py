@@ -22,7 +22,7 @@ from harness.errors import DataError
 from harness.preparation import prepare
 from harness.results import read_run
 from harness.store import open_store
-from harness.tables.trust import trust_table
+from harness.tables.trust import FOLDER, trust_table
 from harness.trust import Sampling, check_trust
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 _ALL = Sampling()
-
-FOLDER = "trust"
-"""Where a run has its trust checks."""
 
 
 @dataclass(frozen=True, slots=True)

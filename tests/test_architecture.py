@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(group.split()) for group in line.split("|"))
     for line in (
         "cli __main__",
-        "scoring anchored scaffold assessment",
+        "scoring anchored scaffold assessment report",
         "sweep calls provenance submitting search trying listening planning prediction_files"
         " prediction_manifest"
         " trial_inputs preparation checking cluster_checks conversion_cards | tables",

@@ -36,6 +36,9 @@ COMMANDS = {
     "table": "Compare the models of one or several runs.",
     "results": "Give the scores of runs as data: by SQL, or as CSV, Parquet, Zarr or netCDF.",
     "new": "Write a model's package with its test, or a job for a dataset, to start from.",
+    "report": "Write one self-contained page of one or several runs.",
+    "watch": "Serve the report of a run on this machine while it goes on.",
+    "export": "Write what a paper needs: tables, figures, methods, citations, how to run it again.",
     "trust": "Check what each metric is worth on a screen: ceilings, floors and tricks.",
     "list": "Show what there is: models, metrics, datasets, jobs, splits.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from harness.tables.scope import (
     scales_of,
 )
 from harness.tables.table import Table
+from harness.tables.trust import MARK, doubts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +86,15 @@ def compare(
         summaries.append(Summary(block, found, titles))
     frame = pd.concat(_alike(frames), ignore_index=True) if frames else pd.DataFrame()
     notes = footer(results, suite, scales, summaries, baseline=baseline, bootstrap=bootstrap)
-    return Table("comparison", suite, scales, frame, notes, _sections, bootstrap.level)
+    against = doubts(results, suite)
+    notes = (*notes, *_doubtful(against))
+    layout = partial(_sections, doubted=frozenset(against))
+    return Table("comparison", suite, scales, frame, notes, layout, bootstrap.level)
+
+
+def _doubtful(against: Mapping[str, str]) -> Iterator[str]:
+    for metric, said in against.items():
+        yield f"{MARK} {metric} on these data: {said}. See `harness trust`."
 
 
 def _refuse_unknown(floors: Mapping[str, float]) -> None:
@@ -153,7 +163,7 @@ def _alike(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
 # --- how it is shown ----------------------------------------------------------------------------
 
 
-def _sections(table: Table) -> Iterator[Section]:
+def _sections(table: Table, doubted: frozenset[str] = frozenset()) -> Iterator[Section]:
     for title, part in by_block(table.frame):
         columns = {"model": model_cells(part)}
         ranked = part[part["role"] != "ceiling"]
@@ -172,6 +182,7 @@ def _sections(table: Table) -> Iterator[Section]:
             ]
         for scale in table.scales:
             first = (part[f"{scale.name}_rank"] == 1).fillna(value=False)
-            name = scale.name + ARROWS[scale.higher_is_better]
+            mark = f"{MARK} " if scale.name in doubted else ""
+            name = mark + scale.name + ARROWS[scale.higher_is_better]
             columns[name] = scored_cells(part, scale.name, first)
         yield Section.of(title, columns)

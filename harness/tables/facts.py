@@ -43,7 +43,7 @@ def facts_of(block: Block, runs: Sequence[str]) -> pd.DataFrame:
     """
     pairs = [*zip(block.pairs["context"], block.pairs["perturbation"], strict=True)]
     known: dict[tuple[str, str], tuple[float, float, float]] = {}
-    for values in _statistics(runs):
+    for values in truths_of(runs):
         if _is_of(values, pairs):
             for pair, found in _facts(values):
                 if found[0] > known.get(pair, (0.0,))[0]:
@@ -52,7 +52,7 @@ def facts_of(block: Block, runs: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*FACTS], dtype=np.float64)
 
 
-def _statistics(runs: Sequence[str]) -> Iterator[Values]:
+def truths_of(runs: Sequence[str]) -> Iterator[Values]:
     """Yield the statistics of every truth that the runs have kept."""
     for run in runs:
         folder = paths.join(run, "reference")

@@ -12,11 +12,15 @@ the way from there to the best value.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from harness import paths
 from harness.exploits import BASE, KINDS, NEGATIVE, POSITIVE
 from harness.metrics import registered
 from harness.metrics.scaling import SCALES
@@ -27,7 +31,11 @@ from harness.tables.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from harness.results import Results
     from harness.statistics import Resamples
+
+FOLDER = "trust"
+"""Where a run has its trust checks."""
 
 INTERPOLATED = "interpolated-duplicate"
 LEAST_GAIN = 0.01
@@ -84,6 +92,55 @@ def trust_table(
     suites = ",".join(dict.fromkeys(str(name) for name in frame.get("suite", ())))
     notes = tuple(_notes(frame, left_out, bootstrap))
     return Table("trust", suites, (), frame, notes, _sections, bootstrap.level)
+
+
+def trust_of(results: Results) -> tuple[Table, ...]:
+    """Return the trust checks that runs have in their folders, a table for each dataset.
+
+    Read from ``RUN/trust/DATASET/``, where `harness.assessment` writes them.
+    """
+    tables = []
+    for run in results.runs:
+        for name in paths.list_names(paths.join(run, FOLDER)):
+            folder = paths.join(run, FOLDER, name)
+            if not paths.exists(paths.join(folder, "trust.md")):
+                continue  # written last
+            said = json.loads(paths.read_text(paths.join(folder, "trust.json")))
+            rows = paths.read_bytes(paths.join(folder, "scores.parquet"))
+            table = trust_table(pd.read_parquet(BytesIO(rows)), said["left_out"])
+            about = f"{said['dataset']} v{said['dataset_version']}"
+            notes = (f"{about}: {said['n_pairs']} pairs in {said['n_contexts']} contexts.",)
+            tables.append(
+                replace(
+                    table,
+                    frame=table.frame.assign(dataset=said["dataset"]),
+                    notes=(*notes, *table.notes),
+                )
+            )
+    return tuple(tables)
+
+
+def doubts(results: Results, suite: str) -> dict[str, str]:
+    """Return what speaks against metrics of a suite on the data of these runs, by metric.
+
+    Empty where nothing does, and where nobody looked.
+    """
+    found: dict[str, list[str]] = {}
+    for table in trust_of(results):
+        frame = table.frame[table.frame["suite"] == suite]
+        for row in frame.to_dict("records"):
+            reasons = list(_gained(row))
+            said = [f"raised by {', '.join(reasons)}"] if reasons else []
+            if row["blind"]:
+                low, high = row["dynamic_range_low"], row["dynamic_range_high"]
+                said.insert(
+                    0, f"blind, dynamic range {row['dynamic_range']:.2f} [{low:.2f}, {high:.2f}]"
+                )
+            if said:
+                found.setdefault(str(row["metric"]), []).append(
+                    f"{row['dataset']}: {'; '.join(said)}"
+                )
+    return {metric: ". ".join(texts) for metric, texts in found.items()}
 
 
 class _Worth:
