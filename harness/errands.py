@@ -53,17 +53,25 @@ class Errand:
 
 
 def record_failure(
-    errand: Errand, error: str, trace: str, *, cause: str = "raised", attempts: int = 1
+    errand: Errand, error: str, trace: str, *, cause: str = "raised", attempts: int | None = None
 ) -> None:
-    """Write down how an attempt failed; also for a worker that could not do so itself."""
-    run = RunFolder(errand.run)
+    """Write down how an attempt failed; also for a worker that could not do so itself.
+
+    Where it ran, in which stage it was, for how long, and how much memory it took are what it said
+    last.
+    """
+    run, trial = RunFolder(errand.run), errand.spec.id
+    said = run.attempt(trial) or {}
     failure = {
-        "trial": errand.spec.id,
+        "trial": trial,
         "cause": cause,
         "error": error,
         "traceback": trace,
-        "attempts": attempts,
-        "host": platform.node(),
-        "log": run.log(errand.spec.id),
+        "attempts": attempts or said.get("attempts", 1),
+        "stage": said.get("stage"),
+        "wall_seconds": round(said["seen"] - said["began"], 3) if said else None,
+        "peak_memory": said.get("peak_memory"),
+        "host": said.get("host", platform.node()),
+        "log": run.log(trial),
     }
-    run.write_failure(errand.spec.id, failure)
+    run.write_failure(trial, failure)

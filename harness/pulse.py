@@ -29,13 +29,22 @@ class Pulse:
     """Signs of life of one attempt, in its trial's folder, while the block lasts.
 
     A thread gives them, so a model that computes for hours without a word is alive and a frozen
-    process is not. Which stage it is in, where, and how much memory it has taken stand beside.
-    `show` is called besides, to let others see the log.
+    process is not. Which stage it is in, where, which attempt at the call it is, and how much
+    memory it has taken stand beside.
+
+    Parameters
+    ----------
+    call
+        Which stages are carried out. Attempts at the same ones are counted.
+    show
+        Called besides, to let others see the log.
     """
 
-    def __init__(self, run: RunFolder, trial: str, show: Callable[[], None]) -> None:
-        self.run, self.trial, self.show, self.stage = run, trial, show, "begin"
-        self.began = time.time()
+    def __init__(self, run: RunFolder, trial: str, call: str, show: Callable[[], None]) -> None:
+        self.run, self.trial, self.call, self.show = run, trial, call, show
+        self.stage, self.began = "begin", time.time()
+        before = run.attempt(trial) or {}
+        self.attempts = int(before.get("attempts", 0)) + 1 if before.get("call") == call else 1
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
@@ -43,6 +52,8 @@ class Pulse:
         """Give a sign of life now."""
         self.stage = stage or self.stage
         attempt = {
+            "call": self.call,
+            "attempts": self.attempts,
             "stage": self.stage,
             "began": self.began,
             "host": platform.node(),

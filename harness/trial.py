@@ -13,6 +13,7 @@ import json
 import logging
 import platform
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -81,8 +82,8 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
     earlier = run.manifest(trial) or {}
     paths.remove(run.of_trial(trial, "manifest.json"))
     paths.write_atomic(run.of_trial(trial, "spec.json"), errand.spec.to_json())
-    goes_on = errand.stages[0] != STAGES[0]
-    with recorded(run.log(trial), goes_on=goes_on) as show, Pulse(run, trial, show) as pulse:
+    goes_on, call = errand.stages[0] != STAGES[0], ", ".join(errand.stages)
+    with recorded(run.log(trial), goes_on=goes_on) as show, Pulse(run, trial, call, show) as pulse:
         log.info("%s: begins on %s", errand.spec, platform.node())
         try:
             if errand.given:
@@ -91,6 +92,8 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
                 said = _carry_out(errand, _Ways(errand, run, report), pulse, earlier)
         except (Exception, SystemExit) as error:
             log.exception("failed")
+            with suppress(OSError):  # the error itself is what is to be told
+                pulse.beat()
             if not isinstance(error, StorageError | MemoryError):  # no mistake of the model
                 paths.remove(run.of_trial(trial, "stages"))
             cause = "stopped" if isinstance(error, StoppedError) else "raised"
@@ -98,7 +101,7 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
             record_failure(errand, found, traceback.format_exc(), cause=cause)
             raise
     if "scored" in said:
-        run.write_manifest(trial, said)
+        run.write_manifest(trial, {**said, "attempts": pulse.attempts})
     return said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -359,3 +360,39 @@ def test_a_run_says_what_each_stage_took(job: Callable[..., Path]) -> None:
     assert row["wall_seconds"] == pytest.approx(
         sum(row[f"seconds.{stage}"] for stage in ("fit", "predict", "score")), abs=1e-2
     )
+
+
+# --- attempts -----------------------------------------------------------------------------------
+
+
+def test_attempts_are_counted_and_a_failure_says_where_and_when(
+    job: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = job(models=[{"model": "fits-once"}], resources={})
+    monkeypatch.setattr(FitsOnce, "broken", True)
+    for attempts in (1, 2):
+        report = run_job(str(path), str(path.parent / "run"), "inline")
+        [trial] = (trial.id for trial in report.plan.trials)
+        failure = report.plan.run.failure(trial)
+        assert failure is not None
+        assert (failure["stage"], failure["attempts"]) == ("predict", attempts)
+        assert failure["wall_seconds"] >= 0
+        assert failure["peak_memory"] > 0
+    monkeypatch.setattr(FitsOnce, "broken", False)
+    manifest = run(path).plan.run.manifest(trial)
+    assert manifest is not None
+    assert manifest["attempts"] == 3
+
+
+def test_a_lost_trial_is_recorded_where_it_ran(job: Callable[..., Path]) -> None:
+    path = job(models=[{"model": "linear"}])
+    plan = plan_job(str(path), str(path.parent / "run"))
+    [(errand, _)] = plan.calls(plan.missing)
+    trial = errand.spec.id
+    said = {"stage": "fit", "host": "n7", "began": time.time() - 60, "peak_memory": 9}
+    plan.run.write_attempt(trial, said)
+    record_failure(errand, "NodeDiedError: gone", "", cause="lost", attempts=3)
+    failure = plan.run.failure(trial)
+    assert failure is not None
+    assert (failure["host"], failure["stage"], failure["attempts"]) == ("n7", "fit", 3)
+    assert failure["wall_seconds"] == pytest.approx(60, abs=5)
