@@ -36,7 +36,8 @@ def save_model(model: Model, folder: str | Path) -> None:
     if hasattr(model, "save"):
         model.save(str(folder))
         return
-    vars(model).pop("report_", None)  # whom it told of its fit, which is over
+    for told in ("report_", "supervision_"):  # of its fit, which is over
+        vars(model).pop(told, None)
     try:
         with Path(folder, PICKLED).open("wb") as file:
             _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(model)
