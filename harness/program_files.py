@@ -9,6 +9,7 @@ a time, in any order, and refused where it is not exactly what was asked: nothin
 from __future__ import annotations
 
 import csv
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,9 @@ def write_training(path: Path, train: TrainView, labels: Labels) -> None:
     sizes = [(labels.control, context, train.n_controls(context)) for context in train.contexts]
     sizes += [(*pair, train.n_cells(*pair)) for pair in train.pairs]
     controls = (block for c in train.contexts for block in train.control_blocks(c))
+    cells = (block for _, block in train.batches())
     with _writer(path, sizes, train.genes, labels) as writer:
-        for block in (*controls, *(cells for _, cells in train.batches())):
+        for block in chain(controls, cells):
             writer.append(from_dense(block))
         writer.finish()
 

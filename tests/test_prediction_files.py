@@ -14,6 +14,7 @@ from harness.errors import JobError
 from harness.prediction_files import named_by
 from harness.prediction_manifest import value_of
 from harness.results import Results
+from harness.submission import Rules, prepare
 from harness.sweep import plan_job, run_job
 from harness.tables import compare
 
@@ -172,6 +173,24 @@ def test_two_files_of_one_model_and_seed_are_refused(job: Path) -> None:
     (folder / "good_seed00.h5ad").write_bytes((folder / "good_seed0.h5ad").read_bytes())
     with pytest.raises(JobError, match="are both of good, seed 0"):
         plan_job(str(job))
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_a_folder_may_hold_every_kind_of_file(tmp_path: Path) -> None:
+    write_cells(tmp_path / "truth.h5ad", 1.0)
+    folder = tmp_path / "predictions"
+    path = write_cells(folder / "mine.h5ad", 0.5, 1)
+    with anndata.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
+        anndata.read_h5ad(path).write_zarr(folder / "mine.zarr")
+    prepare(str(path), str(folder / "mine.vcc"), Rules(tuple(GENES)))
+    (folder / "notes.txt").write_text("not a prediction", encoding="utf-8")
+    job = declare(tmp_path, pattern="'{model}.{kind}'", score="{}")
+    ran, where = run(job)
+    assert ran == 3
+    index = ["metric", "perturbation"]
+    rows = Results(where).rows.pivot(columns="trial", index=index, values="value")
+    for trial in rows.columns[1:]:
+        np.testing.assert_allclose(rows[trial], rows[rows.columns[0]], rtol=1e-6)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
