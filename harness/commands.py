@@ -29,7 +29,7 @@ from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.declarations import Declared, Problem, check_model, describe, read_yaml
 from harness.entries import ENTRY_KEYS, Name, Positive
@@ -129,8 +129,15 @@ class Labels(Declared):
 class Output(Declared):
     """What the program writes: log1p cells, or one profile for each query."""
 
-    file: Annotated[str, Field(pattern=r"^[\w.-]+\.(h5ad|zarr)$")] = "prediction.h5ad"
+    file: str = "prediction.h5ad"
     holds: Literal["cells", "profiles"] = "cells"
+
+    @field_validator("file")
+    @classmethod
+    def _is_a_name(cls, file: str) -> str:
+        if Path(file).name != file or Path(file).suffix not in {".h5ad", ".zarr"}:
+            raise ValueError(f"found {file!r}, expected a name in .h5ad or .zarr, without folders.")
+        return file
 
 
 class StepLimits(Declared):
