@@ -35,7 +35,7 @@ from harness.specs import canonical, frozen_parameters
 from harness.splits import parse_split
 from harness.store import open_store
 from harness.tasks import Task
-from harness.trial_inputs import digests_of_choices, with_inputs
+from harness.trial_inputs import digests_of_choices, wherever, with_inputs
 from harness.trying import try_setting
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Search:
         needs, commands = self.resources, commands_of([self.job.model])
         return tuple(
             Errand(
-                spec=trial,
+                spec=wherever(trial),
                 run=paths.absolute(self.run.path),
                 store=paths.absolute(self.store),
                 suites=(self.job.metric.suite,),

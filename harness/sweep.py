@@ -37,7 +37,7 @@ from harness.runs import RunFolder
 from harness.search import Search, choose
 from harness.specs import ScoringJob, SearchJob, read_cluster, read_job
 from harness.submitting import follow_run, submit_run
-from harness.trial_inputs import with_inputs
+from harness.trial_inputs import wherever, with_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ class Plan:
         """Return a trial with all that a worker needs for it, wherever that worker stands."""
         given = self.files.get(trial.id)
         return Errand(
-            spec=trial,
+            spec=wherever(trial),
             run=paths.absolute(self.run.path),
             store=paths.absolute(self.stores[trial.dataset]),
             suites=self.job.score.suites,

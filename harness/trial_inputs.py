@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness import paths
 from harness.errors import JobError
 from harness.identity import content_digest
 from harness.input_files import is_file
@@ -40,6 +41,13 @@ def with_inputs(trials: Sequence[TrialSpec]) -> Iterator[TrialSpec]:
                 "would be one trial. Remove one."
             )
         yield known
+
+
+def wherever(trial: TrialSpec) -> TrialSpec:
+    """Return a trial whose files are found by a worker in any folder; its id is the same."""
+    places = dict(trial.parameters)
+    places |= {name: paths.absolute(str(places[name])) for name, _ in trial.inputs}
+    return replace(trial, parameters=tuple(sorted(places.items())))
 
 
 def digests_of_choices(job: SearchJob) -> dict[str, dict[str, str]]:

@@ -74,6 +74,17 @@ def test_a_trial_keeps_its_file_in_its_json(tmp_path, genes):
     assert replace(trial, inputs=()).id != trial.id
 
 
+def test_a_worker_in_another_folder_finds_the_file(tmp_path, genes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    genes("genes.csv")
+    plan = plan_job(job_of(tmp_path, "genes.csv"), "run")
+    trial = next(trial for trial in plan.trials if trial.model == "ridge")
+    errand = plan.errand(trial)
+    assert dict(trial.parameters)["features"] == "genes.csv"
+    assert dict(errand.spec.parameters)["features"] == str(tmp_path / "genes.csv")
+    assert errand.spec.id == trial.id
+
+
 def test_a_moved_table_fits_nothing_anew_and_a_changed_one_is_another_row(tmp_path, genes):
     run = str(tmp_path / "run")
     job = job_of(tmp_path, genes(str(tmp_path / "genes.csv")), "co-expression")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,31 @@ class ReturnsNothing(Good):
 class SkipsOne(Good):
     def predict(self, queries):
         yield from super().predict(queries[1:])
+
+
+class AnswersTwice(Good):
+    def predict(self, queries):
+        yield from super().predict([*queries, queries[0]])
+
+
+class Backwards(Good):
+    def predict(self, queries):
+        yield from super().predict(queries[::-1])
+
+
+class YieldsArrays(Good):
+    def predict(self, queries):
+        yield from map(self.profile, queries)
+
+
+class PredictsNothing(Good):
+    def predict(self, queries):
+        return None
+
+
+class Invents(Good):
+    def predict(self, queries):
+        yield from super().predict([*queries, replace(queries[0], perturbation="new")])
 
 
 class WrongShape(Good):
@@ -143,7 +170,12 @@ class GivesNoReason(Good):
         pytest.param(Renames, "does not have it as 'strength'", id="renames"),
         pytest.param(LearnsEarly, "are set before fit", id="learns_early"),
         pytest.param(ReturnsNothing, "fit returned NoneType", id="returns_nothing"),
-        pytest.param(SkipsOne, "queries got", id="skips_one"),
+        pytest.param(SkipsOne, r"1 of \d+ queries got no answer: 'G.* in c0'", id="skips_one"),
+        pytest.param(AnswersTwice, "1 queries were answered more than once: 'G", id="twice"),
+        pytest.param(Backwards, "another order than they were asked in", id="backwards"),
+        pytest.param(YieldsArrays, "yielded ndarray, expected a .*Prediction", id="arrays"),
+        pytest.param(PredictsNothing, "predict returned NoneType, expected", id="no_answers"),
+        pytest.param(Invents, "'new' in 'c.': nobody asked for it", id="invents"),
         pytest.param(WrongShape, r"shape \(59,\), expected \(60,\)", id="wrong_shape"),
         pytest.param(PredictsCounts, "counts, not log1p", id="counts"),
         pytest.param(PredictsNaN, "NaN or infinite", id="nan"),
