@@ -185,6 +185,35 @@ def test_by_identity_ridge_learns_what_parts_add_to_a_combination():
     assert "a part of it, was not trained on" in notes(model)[0]
 
 
+def test_ridge_without_a_penalty_is_the_least_of_all_solutions(unseen):
+    view, queries = unseen.train_view(), unseen.queries()
+    X, wanted = scaled_vectors(view, [q.perturbation for q in queries], n_features=32)
+    W = np.linalg.pinv(X, rcond=1e-6) @ residuals(view)
+    found = effects(unseen, fitted(unseen, "ridge", n_features=32, penalty=0.0))
+    for query, x in zip(queries, wanted, strict=True):
+        expected = mean_effect(view, query.context) + x @ W
+        np.testing.assert_allclose(found[query.perturbation, query.context], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        pytest.param("ridge", {"penalty": -1.0}, id="penalty"),
+        pytest.param("ridge", {"n_features": 0}, id="n_features"),
+        pytest.param("kernel-ridge", {"width": 0.0}, id="width"),
+        pytest.param("nearest-neighbours", {"k": 0}, id="neighbours"),
+        pytest.param("bilinear", {"rank": 0}, id="rank"),
+        pytest.param("similar-perturbations", {"k": 0}, id="similar"),
+        pytest.param("context-regression", {"shrinkage": -0.5}, id="shrinkage"),
+        pytest.param("shrunken-additive", {"shrinkage": -0.5}, id="share"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused_with_its_least_value(unseen, name, parameters):
+    [(parameter, value)] = parameters.items()
+    with pytest.raises(ValueError, match=f"{parameter} is {value!r}, expected at least"):
+        fitted(unseen, name, **parameters)
+
+
 # --- between contexts ---------------------------------------------------------------------------
 
 

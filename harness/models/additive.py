@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere, mean_of, parts_of
 from harness.tasks import Prediction
 
@@ -77,6 +77,7 @@ class ShrunkenAdditive:
 
     def fit(self, train: TrainView) -> Self:
         """Fit the slope."""
+        at_least(0.0, shrinkage=self.shrinkage)
         self.train_ = train
         self.additive_ = Additive().fit(train)
         self.share_, self.n_combinations_ = self._fit_share()

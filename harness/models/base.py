@@ -201,6 +201,13 @@ def answers(model: Model, queries: Sequence[Query]) -> Iterator[Prediction]:
         yield one
 
 
+def at_least(least: float, **values: float | None) -> None:
+    """Raise for a parameter that is below what it can be; None is left to the model."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value!r}, expected at least {least!r}.")
+
+
 def notes(model: Model) -> tuple[str, ...]:
     """Return what the model said of its last predictions."""
     return tuple(getattr(model, "notes_", ()))

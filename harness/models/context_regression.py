@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere
 from harness.tasks import Prediction
 
@@ -45,6 +45,7 @@ class ContextRegression:
 
     def fit(self, train: TrainView) -> Self:
         """Compute the effect of every training pair; slopes follow once a context is asked for."""
+        at_least(0.0, shrinkage=self.shrinkage)
         self.train_ = train
         self.effects_ = effects_elsewhere(train)
         self.means_ = MeanEffects(train)

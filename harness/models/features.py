@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.input_files import InputFile, read_file
+from harness.models.base import at_least
 from harness.models.effects import parts_of
 from harness.models.feature_tables import parse_table
 
@@ -124,6 +125,7 @@ def features_of(train: TrainView, source: str, n_features: int | None = None) ->
         many leading principal components of the table's rows; fewer where there are no more.
         Identity has one for each single perturbation, whatever is said here.
     """
+    at_least(1, n_features=n_features)
     if source == "principal-components":
         scores = principal_scores(training_bulks(train), n_features or COMPUTED)
         return Features(train.genes, scores, train, source)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import at_least, register
 from harness.models.features import Missing, Source, features_of
 from harness.models.residuals import Residuals
 from harness.models.ridge import squared_distances
@@ -42,6 +42,7 @@ class NearestNeighbours:
 
     def fit(self, train: TrainView) -> Self:
         """Keep the residuals and the features of the training perturbations."""
+        at_least(1, k=self.k)
         features = features_of(train, self.features, self.n_features)
         self.residuals_ = Residuals(train, features, self.missing)
         self.notes_: list[str] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import ModelError, listed
+from harness.models.base import at_least
 from harness.models.effects import MeanEffects
 from harness.tasks import Prediction
 
@@ -135,11 +136,16 @@ def ridge_weights(
         is predicted from the others, which needs no further fit: with ``H = K (K + λI)⁻¹`` the
         error is ``(Y − HY)ᵢ / (1 − Hᵢᵢ)``.
     """
+    at_least(0.0, penalty=penalty)
     sizes, axes = np.linalg.eigh(kernel)
     sizes = np.maximum(sizes, 0.0)
     if penalty is None:
         penalty = _least_left_out_error(sizes, axes, values)
-    weights: np.ndarray = axes @ ((axes.T @ values) / (sizes + penalty)[:, None])
+    total = sizes + penalty
+    # Without a penalty, what no perturbation tells of has weight 0: the least of all solutions.
+    told = total > total.max(initial=0.0) * 1e-12
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=told)
+    weights: np.ndarray = axes @ (inverse[:, None] * (axes.T @ values))
     return weights, penalty
 
 

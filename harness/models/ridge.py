@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import at_least, register
 from harness.models.features import Missing, Source, features_of
 from harness.models.residuals import Residuals, ridge_weights
 
@@ -89,6 +89,7 @@ class KernelRidge:
 
     def fit(self, train: TrainView) -> Self:
         """Solve in closed form."""
+        at_least(1e-9, width=self.width)
         features = features_of(train, self.features, self.n_features)
         self.residuals_ = Residuals(train, features, self.missing)
         vectors = self.residuals_.vectors

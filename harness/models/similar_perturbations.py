@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere, mean_of
 from harness.tasks import Prediction
 
@@ -33,6 +33,7 @@ class SimilarPerturbations:
 
     def fit(self, train: TrainView) -> Self:
         """Compute the effect of every training pair."""
+        at_least(1, k=self.k)
         self.train_ = train
         self.effects_ = effects_elsewhere(train)
         self.means_ = MeanEffects(train)
