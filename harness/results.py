@@ -296,6 +296,12 @@ class Results:
     def __init__(self, runs: Runs) -> None:
         self.runs = _several(runs)
         trials = read_trials(self.runs)
+        for run in set(self.runs) - set(trials["run"]):
+            if not read_run(run) and not paths.list_names(paths.join(run, "trials")):
+                raise DataError(
+                    f"{run}: this is no run folder: it has neither run.json nor trials. Expected "
+                    "one that `harness run` wrote, such as runs/quickstart."
+                )
         planned = trials["planned"].astype(bool)
         side = trials["side"] if "side" in trials else pd.Series(None, trials.index, dtype=object)
         tested = side.isna()

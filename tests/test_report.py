@@ -175,7 +175,7 @@ def test_a_folder_without_a_run_has_no_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report", str(tmp_path), "-o", str(tmp_path / "r.html")]) == 2
-    assert "nothing to report" in capsys.readouterr().err
+    assert "this is no run folder" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
 
 
@@ -316,8 +316,8 @@ def test_a_paper_gets_tables_figures_methods_and_commands(folder: Path, tmp_path
     assert "harness run run.yaml" in again
 
 
-def test_a_run_without_scores_is_not_exported(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_not_exported(tmp_path: Path) -> None:
     from harness.report.paper import export_paper
 
-    with pytest.raises(DataError, match="nothing to export"):
+    with pytest.raises(DataError, match="this is no run folder"):
         export_paper([str(tmp_path)], str(tmp_path / "paper"))

@@ -88,7 +88,13 @@ def test_a_trial_without_a_manifest_is_not_read(run: str) -> None:
 def test_a_run_without_trials_has_no_scores(run: str) -> None:
     assert read_scores(run).empty
     assert list(read_trials(run)[["trial", "state"]]) == ["trial", "state"]
+    paths.write_atomic(paths.join(run, "run.json"), '{"job": {}}')
     assert Results(run).scores.empty
+
+
+def test_a_folder_that_no_run_wrote_is_no_run(run: str) -> None:
+    with pytest.raises(DataError, match=r"no run folder: it has neither run\.json nor trials"):
+        Results(run)
 
 
 def test_scores_without_a_column_are_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def tables_of(
     Raises
     ------
     UnknownNameError
-        There are no scores of a suite that was named.
+        There are no scores of a suite, or no trials of a baseline, that was named.
     DataError
         The runs hold no ablation, or drift is asked of one suite.
     """
@@ -74,6 +74,9 @@ def tables_of(
     for name in suites:
         if name not in known:
             raise UnknownNameError("suite of these results", name, tuple(known))
+    models = tuple(dict.fromkeys(str(model) for model in results.trials["model"]))
+    if baseline is not None and baseline.partition(" ")[0] not in models:
+        raise UnknownNameError("model of these results", baseline, models)
     if kind == "drift":
         return (drift(results, suites, baseline, bootstrap),)
     every = [*(suites or known)] or ["vcc2025"]
