@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from harness.kernels.energy import energy_distance, mean_distance
-from harness.kernels.normalise import log1p_normalise, median_library_size
+from harness.kernels.normalise import context_library_sizes, log1p_normalise
 from harness.reference import block_width, grouped
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def _part(
 def row_reader(cells: Cells, scratch: Any, memory: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from row numbers to log1p cells, (n, n_genes) float32."""
     sizes = cells.library_sizes() if cells.scale == "counts" else None
-    target = 0.0 if sizes is None else median_library_size(sizes)
+    targets = None if sizes is None else context_library_sizes(sizes, np.asarray(cells.contexts))
 
     def logged(block: Any, rows: Any) -> np.ndarray:
         dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
-        if sizes is not None and target:
-            dense = log1p_normalise(dense, sizes[rows], target)
+        if sizes is not None and targets is not None:
+            dense = log1p_normalise(dense, sizes[rows], targets[rows])
         return dense.astype(np.float32, copy=False)
 
     if hasattr(cells, "take"):

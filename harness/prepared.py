@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.reading import Reading
     from harness.reference_store import Values
 
-VERSIONS = {"statistics": 2, "energy": 1, "counts": 1}
+VERSIONS = {"statistics": 2, "energy": 2, "counts": 1}
 """Of each part that is kept. Raise one whenever any of its values could change."""
 
 

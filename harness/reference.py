@@ -20,9 +20,9 @@ from harness.kernels.blocks import RowRange
 from harness.kernels.groups import Groups
 from harness.kernels.normalise import (
     FRACTION,
+    context_library_sizes,
     has_fractions,
     log1p_normalise,
-    median_library_size,
 )
 from harness.kernels.streams import stream_statistics
 
@@ -113,9 +113,8 @@ def measure(
     Parameters
     ----------
     cells
-        Truth or prediction. Counts are scaled to the median library size of all its cells, then
-        log1p-transformed. (With several contexts ``cell-eval`` does that within each context; give
-        log1p values where that matters.)
+        Truth or prediction. Counts are scaled to the median library size of their context, then
+        log1p-transformed: contexts scored together score as each would alone.
     name
         What errors call this side.
     scale
@@ -210,7 +209,9 @@ class _Preparation:
         self.cells, self.name = cells, name
         self.fractions = self.anything = self.single = False
         self.sizes = cells.library_sizes() if cells.scale == "counts" else None
-        self.library_size = 0.0 if self.sizes is None else median_library_size(self.sizes)
+        self.targets = self.sizes
+        if self.sizes is not None:
+            self.targets = context_library_sizes(self.sizes, np.asarray(cells.contexts))
         self.limit = LOG1P_BELOW if cells.scale == "log1p" else np.inf
         self.rows: Any = getattr(cells, "rows", None)
         if self.rows is not None:
@@ -234,9 +235,9 @@ class _Preparation:
             dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
             cell, gene = (int(at) for at in np.argwhere(self._wrong(dense))[0])
             raise self._complaint(cell, start + gene, float(dense[cell, gene]))
-        if self.sizes is None or self.library_size == 0:
+        if self.sizes is None or self.targets is None:
             return block
-        return log1p_normalise(block, self.sizes, self.library_size)
+        return log1p_normalise(block, self.sizes, self.targets)
 
     def _check_rows(self) -> None:
         data = self.rows.data

@@ -112,8 +112,8 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
         How many threads (default: all); about how much memory a block of genes may take.
     scale
         What the values are. Default: log1p where any has a fractional part above 0.001, else
-        counts, which are scaled to the median library size of their file. Truth and prediction
-        must be on one scale, or else the prediction's must be named:
+        counts, which are scaled to the median library size of their context in their file. Truth
+        and prediction must be on one scale, or else the prediction's must be named:
     prediction_scale
         What the prediction's values are, where that is meant to be another scale.
     no_target_genes

@@ -174,6 +174,27 @@ def test_each_context_is_scored_against_its_own_controls(tmp_path: Path) -> None
         pd.testing.assert_frame_equal(part.reset_index(drop=True), alone.results("vcc2025"))
 
 
+def test_counts_of_a_context_score_as_they_would_alone() -> None:
+    sides = {}
+    for side in ("truth", "prediction"):
+        first = compare.annotated(getattr(cases.SIMULATED["counts"](), side))
+        deeper = compare.annotated(getattr(cases.SIMULATED["integer-counts"](), side))
+        deeper.X = 3 * deeper.X
+        sides[side] = {"a": first, "b": deeper}
+    whole = {
+        side: anndata.concat(parts, label="line", index_unique="-") for side, parts in sides.items()
+    }
+    suites = ["vcc2025", "cell-eval:anndata"]
+    found = score(whole["truth"], whole["prediction"], suite=suites, context_column="line").frame
+    for context in "ab":
+        alone = score(sides["truth"][context], sides["prediction"][context], suite=suites).frame
+        part = found[found["context"] == context].assign(context="").reset_index(drop=True)
+        order = ["suite", "metric", "perturbation"]
+        pd.testing.assert_frame_equal(
+            part.sort_values(order, ignore_index=True), alone.sort_values(order, ignore_index=True)
+        )
+
+
 def test_memory_and_threads_change_nothing() -> None:
     expected = score(TRUTH, plain()).frame
     tight = prepare(plain("truth"), Reading(memory="16KiB", threads=3))

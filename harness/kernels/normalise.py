@@ -25,7 +25,17 @@ def median_library_size(sizes: np.ndarray) -> float:
     return float(np.median(counted)) if counted.size else 0.0
 
 
-def log1p_normalise(block: Any, sizes: np.ndarray, library_size: float) -> Any:
+def context_library_sizes(sizes: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+    """Return the median library size of each cell's context: (n_cells,) float64.
+
+    1 in a context without any counts, whose cells no size can change.
+    """
+    _, codes = np.unique(contexts, return_inverse=True)
+    medians = [median_library_size(sizes[codes == at]) or 1.0 for at in range(codes.max() + 1)]
+    return np.array(medians)[codes]
+
+
+def log1p_normalise(block: Any, sizes: np.ndarray, library_size: float | np.ndarray) -> Any:
     """Scale each cell to `library_size` and take log(1 + x); float32, or float64 if `block` is.
 
     Divides by size / library_size in the block's own precision, in this order, since ties between
@@ -39,7 +49,7 @@ def log1p_normalise(block: Any, sizes: np.ndarray, library_size: float) -> Any:
     sizes
         (n_cells,) total count of each cell over all genes. A cell without counts stays zero.
     library_size
-        The total that every cell is scaled to.
+        The total that every cell is scaled to, or (n_cells,) the total of each.
     """
     dtype = np.dtype(np.float64 if block.dtype == np.float64 else np.float32)
     factors = np.divide(sizes, library_size, dtype=dtype, casting="unsafe")
