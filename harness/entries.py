@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
 
 CellStep = Literal["shift-controls", "tile-profile"]
+OwnCellStep = Literal["own", "shift-controls", "tile-profile"]
 Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
 Filters = Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -37,7 +38,7 @@ class ModelEntry(Declared):
     model_config = ConfigDict(extra="allow")
 
     model: Name
-    cells: CellStep | list[CellStep] | None = None
+    cells: OwnCellStep | list[OwnCellStep] | None = None
     zip: dict[str, list[Any]] | None = None
     only: Filters | None = None
     except_: Filters | None = Field(default=None, alias="except")

@@ -145,6 +145,11 @@ def is_ceiling(trial: TrialSpec) -> bool:
     return not trial.command and models.registered()[trial.model].ceiling
 
 
+def has_own_cells(trial: TrialSpec) -> bool:
+    """Whether a trial's model predicts cells, and a profile that a job may prefer."""
+    return not trial.command and models.registered()[trial.model].cells == "own"
+
+
 def class_for(trial: TrialSpec, command: str) -> type[Model]:
     """Return the class of a trial's model; `command` as for `model_for`."""
     made_by = class_of(Command.from_json(command)) if command else None

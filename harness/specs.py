@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.declarations import Declared, Problem, check_model, read_yaml
-from harness.entries import CellStep, ModelEntry, Name, Positive, right_factors
+from harness.entries import CellStep, ModelEntry, Name, OwnCellStep, Positive, right_factors
 from harness.errors import ClusterError, DeclarationError, JobError
 from harness.paths import find_declaration, parse_size
 from harness.resources import StageResources, right_size
@@ -218,7 +218,7 @@ class TrialSpec:
     fold: int
     model: str
     parameters: tuple[tuple[str, JSON], ...]
-    cells: CellStep | None
+    cells: OwnCellStep | None
     seed: int
     controls: Controls
     data: tuple[tuple[str, JSON], ...] = ()

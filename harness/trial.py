@@ -26,8 +26,8 @@ from harness.fitted import code_of, load_model, save_model
 from harness.given import score_given
 from harness.identity import content_digest
 from harness.judge import Judge
-from harness.known_models import class_for, is_ceiling, model_for
-from harness.models import answers, notes, with_cells
+from harness.known_models import class_for, has_own_cells, is_ceiling, model_for
+from harness.models import answers, notes, profiles_alone, with_cells
 from harness.node_copies import store_here
 from harness.predictions import PredictionWriter, write_profiles
 from harness.pulse import Pulse, Stopwatch, total_cost
@@ -38,6 +38,7 @@ from harness.runs import RunFolder
 from harness.splits import parse_split
 from harness.stages import MODEL, PREDICTIONS, StageFiles
 from harness.store import open_store
+from harness.supervision import CHECKPOINT, TrialSupervision
 from harness.tasks import Task
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def _carry_out(
         if predicted != kept:
             ways.keep(scratch)
     ways.between.forget()
+    if ways.trains and "checkpoints" not in errand.keep:
+        paths.remove(run.of_trial(trial, CHECKPOINT))
     return _manifest(errand, scores.frame, costs | watch.costs, said, ceiling=ways.ceiling)
 
 
@@ -147,8 +150,9 @@ class _Ways:
         self.errand, self.run, self.spec = errand, run, errand.spec
         self.report = report
         self.ceiling = is_ceiling(self.spec)
-        code = code_of(class_for(self.spec, errand.command))
-        self.between = StageFiles(run, self.spec.id, code)
+        model = class_for(self.spec, errand.command)
+        self.trains = bool(getattr(model, "trains", False))
+        self.between = StageFiles(run, self.spec.id, code_of(model))
         store = open_store(store_here(errand.store))
         if store.fingerprint != self.spec.fingerprint:
             raise DataError(
@@ -203,6 +207,9 @@ class _Ways:
         if getattr(model, "reports", False):
             judged = paths.join(scratch, "judged.zarr")
             setattr(model, "report_", partial(self._judge, model, queries, view, judged))  # noqa: B010 - a model need not have it
+        if self.trains:
+            offered = TrialSupervision(self.errand, self.task, scratch, self._answer, self.report)
+            setattr(model, "supervision_", offered)  # noqa: B010 - likewise
         with watch.stage("fit"):
             model.fit(view)
         return model
@@ -248,6 +255,8 @@ class _Ways:
     ) -> None:
         predicted = answers(model, queries)
         if self.spec.cells is not None:
+            if self.spec.cells != "own" and has_own_cells(self.spec):
+                predicted = profiles_alone(predicted)
             predicted = with_cells(predicted, view, self.spec.cells, self.spec.seed)
         with writer:
             for prediction in predicted:

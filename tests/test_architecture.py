@@ -22,7 +22,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "sweep calls provenance submitting search trying listening planning prediction_files"
         " prediction_manifest"
         " trial_inputs preparation checking cluster_checks conversion_cards | tables",
-        "executors | trial given fitted stages pulse recorded errands judge | trust exploits",
+        "executors | trial supervision given fitted stages pulse recorded errands judge"
+        " | trust exploits",
         "known_models command_model program_files",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
@@ -58,6 +59,19 @@ SOLE_IMPORTERS = {
     "optuna": {"proposals"},
     "duckdb": {"queries"},
     "statsmodels": {"statistics.paired"},
+    "torch": {
+        f"models.networks.{name}"
+        for name in (
+            "conditional_autoencoder",
+            "decoder_only",
+            "distances",
+            "fitted",
+            "inputs",
+            "latent_additive",
+            "loop",
+            "set_transformer",
+        )
+    },
 }
 
 HEAVY = ("ray", "cupy", "torch", "dask", "anndata", "optuna", "duckdb", "statsmodels")

@@ -127,9 +127,14 @@ def test_a_right_job_has_no_problems(check):
         ),
         pytest.param(
             "{model: linear, cells: tile-profiles}",
-            "models[1].cells: found 'tile-profiles' (str), expected 'shift-controls' or "
+            "models[1].cells: found 'tile-profiles' (str), expected 'own', 'shift-controls' or "
             "'tile-profile' or a list. Did you mean 'tile-profile'?",
             id="cells",
+        ),
+        pytest.param(
+            "{model: linear, cells: own}",
+            "models[1].cells: found 'own' (str), expected 'shift-controls' or 'tile-profile'.",
+            id="own_cells_of_a_model_without",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from harness.models.base import (
     register,
     registered,
 )
-from harness.models.cells import with_cells
+from harness.models.cells import profiles_alone, with_cells
 
 __all__ = [
     "Model",
@@ -27,6 +27,7 @@ __all__ = [
     "model_class",
     "notes",
     "parameters_of",
+    "profiles_alone",
     "register",
     "registered",
     "with_cells",

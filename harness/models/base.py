@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 CellStep = Literal["shift-controls", "tile-profile"]
 """How a predicted profile becomes cells; see `harness.models.cells`."""
 
+OwnCellStep = Literal["own", "shift-controls", "tile-profile"]
+"""The same for a model that predicts cells and a profile: its own cells, or made from that."""
+
 GROUP = "harness.models"
 """The entry point group by which other packages offer models."""
 
@@ -76,13 +79,14 @@ class ModelInfo:
     """What the registry knows of a model.
 
     `ceiling` marks a model that is fitted to one half of the truth. `cells` is the step that its
-    profiles take where a job does not say; None for a model that predicts cells itself.
+    profiles take where a job does not say; None for a model that predicts cells alone, ``own`` for
+    one that also gives a profile, which a job may have made into cells instead.
     """
 
     name: str
     model: type[Model]
     ceiling: bool
-    cells: CellStep | None
+    cells: OwnCellStep | None
 
     @property
     def summary(self) -> str:
@@ -94,7 +98,7 @@ _MODELS: dict[str, ModelInfo] = {}
 
 
 def register(
-    name: str, *, ceiling: bool = False, cells: CellStep | None = "shift-controls"
+    name: str, *, ceiling: bool = False, cells: OwnCellStep | None = "shift-controls"
 ) -> Callable[[M], M]:
     """Return a decorator that makes a class known under a name."""
 
@@ -162,7 +166,8 @@ def parameters_of(name: str) -> dict[str, Parameter]:
     parameters = dict(signature(info.model, eval_str=True).parameters)
     if info.cells is not None:
         kind = Parameter.KEYWORD_ONLY
-        parameters["cells"] = Parameter("cells", kind, default=info.cells, annotation=CellStep)
+        steps = OwnCellStep if info.cells == "own" else CellStep
+        parameters["cells"] = Parameter("cells", kind, default=info.cells, annotation=steps)
     return parameters
 
 

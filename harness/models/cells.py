@@ -7,6 +7,9 @@ shifted by the predicted effect, gene by gene on the log1p scale, and clipped at
 
 ``tile-profile``: the profile, clipped at 0, once for each cell.
 
+A model that predicts cells and a profile besides is registered with ``cells="own"``: a job may then
+take one of these steps in place of its cells.
+
 The choice moves scores, so it is part of a trial's identity. Shifting keeps the scatter of real
 cells, but clipping loses part of a decrease where a gene is zero in most cells, and an increase
 lifts every zero, which a rank test sees at once. Tiled cells have the profile as their mean
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import ModelError
-from harness.models.base import CellStep, query_rng
+from harness.models.base import OwnCellStep, query_rng
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +36,7 @@ POOL_BYTES = 256 * 1024 * 1024
 
 
 def with_cells(
-    predictions: Iterable[Prediction], train: TrainView, step: CellStep, seed: int = 0
+    predictions: Iterable[Prediction], train: TrainView, step: OwnCellStep, seed: int = 0
 ) -> Iterator[Prediction]:
     """Yield the predictions, those without cells given some by the step.
 
@@ -52,12 +55,23 @@ def with_cells(
                 f"Prediction for {query.perturbation!r} in {query.context!r}: found {found}, "
                 f"expected a profile of shape ({len(train.genes)},)."
             )
+        if step == "own":
+            raise ModelError(
+                f"Prediction for {query.perturbation!r} in {query.context!r}: found a profile, "
+                "expected the model's own cells. Let the job set cells to another step."
+            )
         if step == "tile-profile":
             cells = _tiled(profile, query.n_cells)
         else:
             effect = profile - train.control_pseudobulk(query.context)
             cells = _shifted(pool.of(query.context), effect, query, seed)
         yield replace(prediction, cells=cells)
+
+
+def profiles_alone(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Yield the predictions without cells, for a model whose own ones a job does not want."""
+    for prediction in predictions:
+        yield replace(prediction, cells=None)
 
 
 class _Pool:

@@ -16,7 +16,9 @@ from harness.testing import CONTRACT, Case, check_model
 @pytest.mark.parametrize("name", registered())
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
 def test_every_registered_model_keeps_the_contract(name, clause):
-    clause(Case(name))
+    # A network keeps the contract in its second epoch or never; by default it has thirty.
+    brief = {"epochs": 2} if hasattr(registered()[name].model, "trains") else {}
+    clause(Case(name, brief))
 
 
 class Good:

@@ -1,0 +1,55 @@
+"""An autoencoder whose code is kept free of the perturbation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from harness.models.base import register
+from harness.models.networks.settings import TrainedNetwork, network_module
+from harness.tasks import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks import Query, TrainView
+
+
+@register("conditional-autoencoder")
+@dataclass(kw_only=True, eq=False)
+class ConditionalAutoencoder(TrainedNetwork):
+    """Rebuilds cells from a code that does not tell the perturbation, and the perturbation.
+
+    Cells and controls are encoded, perturbation and context are added to the code, and the sum is
+    decoded: least squared error. An adversary guesses the perturbation from the code, and what
+    helps it, times `adversary`, is what the encoder unlearns. A query is answered by controls,
+    decoded with the perturbation less decoded without, on top of control mean and mean effect
+    (as perturbation-mean), log1p scale. In the manner of the compositional perturbation autoencoder
+    (CPA; Lotfollahi et al., Molecular Systems Biology 2023), by gradient reversal (Ganin et al.,
+    JMLR 2016) in place of alternating steps.
+
+    A query whose perturbation was not trained on and acts on no gene of the screen gets a note.
+    """
+
+    hidden: int = 128
+    latent: int = 32
+    depth: int = 1
+    dropout: float = 0.1
+    adversary: float = 0.1
+
+    def fit(self, train: TrainView) -> Self:
+        """Train the network."""
+        network = network_module("conditional_autoencoder").ConditionalAutoencoderNetwork
+        fitted = network_module("fitted").FittedNetwork
+        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
+        self.fitted_.fit(self, set_size=1)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the profile of each query."""
+        self.notes_ = []
+        for query in queries:
+            if note := self.fitted_.told(query):
+                self.notes_.append(note)
+            yield Prediction(query, profile=self.fitted_.profile(query))

@@ -1,0 +1,50 @@
+"""A profile from the names of perturbation and context alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from harness.models.base import register
+from harness.models.networks.settings import TrainedNetwork, network_module
+from harness.tasks import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks import Query, TrainView
+
+
+@register("decoder-only")
+@dataclass(kw_only=True, eq=False)
+class DecoderOnly(TrainedNetwork):
+    """A perceptron from perturbation and context to the profile, without looking at any cell.
+
+    ``profile = x̄_c + b_c + f(p, c)``, log1p scale: f has `depth` hidden layers of `hidden` units
+    and is zero at first, b is the mean effect (as perturbation-mean), p and c embed perturbation
+    and context. Trained to the least squared error of cells. In the manner of the decoder-only
+    baseline of PerturBench (Wu et al., 2024), which has no start and no features of targets.
+
+    A query whose perturbation was not trained on and acts on no gene of the screen gets a note.
+    """
+
+    hidden: int = 128
+    depth: int = 2
+    dropout: float = 0.1
+
+    def fit(self, train: TrainView) -> Self:
+        """Train the network."""
+        network = network_module("decoder_only").DecoderOnlyNetwork
+        fitted = network_module("fitted").FittedNetwork
+        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
+        self.fitted_.fit(self, set_size=1)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the profile of each query."""
+        self.notes_ = []
+        for query in queries:
+            if note := self.fitted_.told(query):
+                self.notes_.append(note)
+            yield Prediction(query, profile=self.fitted_.profile(query))

@@ -1,0 +1,52 @@
+"""A perturbation as a step in the code of a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from harness.models.base import register
+from harness.models.networks.settings import TrainedNetwork, network_module
+from harness.tasks import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks import Query, TrainView
+
+
+@register("latent-additive")
+@dataclass(kw_only=True, eq=False)
+class LatentAdditive(TrainedNetwork):
+    """Encodes control cells, adds perturbation and context to their codes, and decodes the mean.
+
+    ``profile = x̄_c + b_c + mean over controls x of f(g(x − x̄_c) + p + c)``, log1p scale: g and f
+    are perceptrons, f is zero at first, b is the mean effect (as perturbation-mean), p and c embed
+    perturbation and context. Trained to the least squared error between a decoded control and a
+    cell of the pair. In the manner of the latent additive model of PerturBench (Wu et al., 2024),
+    which has no start and no features of targets.
+
+    A query whose perturbation was not trained on and acts on no gene of the screen gets a note.
+    """
+
+    hidden: int = 128
+    latent: int = 64
+    depth: int = 1
+    dropout: float = 0.1
+
+    def fit(self, train: TrainView) -> Self:
+        """Train the network."""
+        network = network_module("latent_additive").LatentAdditiveNetwork
+        fitted = network_module("fitted").FittedNetwork
+        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
+        self.fitted_.fit(self, set_size=1)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the profile of each query."""
+        self.notes_ = []
+        for query in queries:
+            if note := self.fitted_.told(query):
+                self.notes_.append(note)
+            yield Prediction(query, profile=self.fitted_.profile(query))

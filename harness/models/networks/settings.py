@@ -1,0 +1,82 @@
+"""How networks are trained: the parameters they have in common, and where PyTorch is asked for."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from harness.models.supervision import Supervision
+
+# Types are no strings here: a subclass's parameters are looked up in the subclass's module.
+Embedding = Literal["both", "names", "targets"]
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainedNetwork:
+    """Parameters of every network.
+
+    Attributes
+    ----------
+    epochs
+        How often every training cell is seen, at most.
+    batch_size
+        Cells in a batch, or sets of cells for a network of sets.
+    learning_rate, weight_decay
+        Of AdamW. The rate falls to zero along half a cosine.
+    clip
+        The largest norm of a gradient.
+    rank
+        Width of the features of genes: principal components of the training pseudobulks.
+    embedding
+        What a perturbation is told by: ``names`` (one-hot, of those trained on), ``targets`` (the
+        features of the genes it acts on), or ``both``. By names alone, an unseen one has no effect
+        of its own.
+    forget
+        Share of sets for which, in training, the names are withheld, so that targets are learned
+        from too.
+    validate_every, patience
+        Epochs between looks at the validation pairs, and how many looks without a better score end
+        the training. The best epoch is kept. Without validation pairs there are `epochs`.
+    stop_on
+        The suite and the metric that are looked at. They decide what is learned, so they belong to
+        the model and its trial, not to what the job scores by.
+    threads
+        Of the processor, whatever there are: with more, sums come out otherwise in the last digits.
+    seed
+        Of weights, dropout and the order of cells.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0001
+    clip: float = 1.0
+    rank: int = 16
+    embedding: Embedding = "both"
+    forget: float = 0.5
+    validate_every: int = 2
+    patience: int = 5
+    stop_on: str = "cell-eval:pearson_delta"
+    threads: int = 1
+    seed: int = 0
+
+    trains: ClassVar[bool] = True
+    """Tells a trial to supervise the fit: see `harness.models.supervision`."""
+
+    def take_supervision(self) -> "Supervision | None":
+        """Return what the trial offers for this fit, and keep no hold of it."""
+        found: Supervision | None = self.__dict__.pop("supervision_", None)
+        return found
+
+
+def network_module(name: str) -> Any:
+    """Import a module of this package that needs PyTorch; `ModelError` where there is none."""
+    if find_spec("torch") is None:
+        raise ModelError(
+            "This model is a network and needs PyTorch, which is not installed. Install it: "
+            "pip install 'virtual-cell-harness[torch]'"
+        )
+    return import_module(f"harness.models.networks.{name}")
