@@ -12,7 +12,7 @@ import fcntl
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +76,17 @@ def part_here(path: str, name: str) -> str:
     return str(copy)
 
 
+def size_of(path: str) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 where there is neither."""
+    if paths.is_remote(path):
+        filesystem, key = client(path)
+        with paths.reaching(path), suppress(FileNotFoundError):
+            return sum(int(found["size"]) for found in filesystem.find(key, detail=True).values())
+        return 0
+    local = Path(path.removeprefix("file://"))
+    return sum(file.stat().st_size for file in (local, *local.rglob("*")) if file.is_file())
+
+
 def download(folder: str, local: str) -> None:
     """Copy a folder of an object store to a local one, which is made; several files at once."""
     filesystem, key = client(folder)
@@ -109,7 +120,7 @@ def _alone(copy: Path) -> Iterator[None]:
 
 
 def _has_room(copy: Path, path: str) -> bool:
-    size, free = paths.size_of(path), shutil.disk_usage(copy.parent).free
+    size, free = size_of(path), shutil.disk_usage(copy.parent).free
     if size * ROOM <= free:
         return True
     log.warning(

@@ -126,12 +126,12 @@ def read_each(files: Sequence[str]) -> list[bytes | None]:
     return _each(read, files)
 
 
-def write_atomic(path: str, data: bytes | str) -> None:
+def write_atomic(path: str, data: bytes | str, *, durable: bool = True) -> None:
     """Write a whole file so that a reader sees the old content or the new, never a part.
 
     Local: a scratch name in the same folder, flushed to disk, renamed, and the folder flushed
-    too, for otherwise a power cut can lose the name of a file whose content is safe. Object
-    stores: one put, which is atomic there.
+    too, for otherwise a power cut can lose the name of a file whose content is safe. What nobody
+    misses after a power cut need not be `durable`. Object stores: one put, which is atomic there.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
     if is_remote(path):
@@ -146,11 +146,13 @@ def write_atomic(path: str, data: bytes | str) -> None:
         with scratch.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         scratch.replace(final)
     finally:
         scratch.unlink(missing_ok=True)
-    _sync_folder(final.parent)
+    if durable:
+        _sync_folder(final.parent)
 
 
 def check_writable(folder: str) -> None:
@@ -254,17 +256,6 @@ def publish(scratch: str, final: str, *, last: str = "manifest.json") -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
     _sync_folder(target.parent)
-
-
-def size_of(path: str) -> int:
-    """Return the bytes of a file, or of all files below a folder; 0 where there is neither."""
-    if is_remote(path):
-        filesystem, key = client(path)
-        with reaching(path), suppress(FileNotFoundError):
-            return sum(int(found["size"]) for found in filesystem.find(key, detail=True).values())
-        return 0
-    local = _local(path)
-    return sum(file.stat().st_size for file in (local, *local.rglob("*")) if file.is_file())
 
 
 def parse_size(text: str | int) -> int:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from harness import paths
 from harness.data_factors import DataFactors
 from harness.errors import DataError, JobError
 from harness.known_models import impossible_here, is_ceiling
+from harness.node_copies import size_of
 from harness.score import scores_counts
 from harness.splits import parse_split
 from harness.store import open_store
@@ -190,7 +190,6 @@ def _size(run: RunFolder, trials: Sequence[str]) -> float | None:
     if not trials:
         return None
     sizes = [
-        paths.size_of(run.of_trial(trial)) + paths.size_of(run.results(trial))
-        for trial in trials[:_SAMPLED]
+        size_of(run.of_trial(trial)) + size_of(run.results(trial)) for trial in trials[:_SAMPLED]
     ]
     return float(median(sizes))
