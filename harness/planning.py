@@ -91,7 +91,8 @@ def refuse_suites(suites: Iterable[str], stores: Mapping[str, str], where: str) 
 
 
 def _ceilings(trials: Sequence[TrialSpec]) -> Iterator[str]:
-    for name in sorted({trial.model for trial in trials if trial.data and is_ceiling(trial)}):
+    one_of = {trial.model: trial for trial in trials if trial.data}
+    for name in sorted(name for name, trial in one_of.items() if is_ceiling(trial)):
         yield (
             f"{name}: found data factors, but a ceiling sees held-out cells and no training "
             "data. Give its entry `data: {}`."

@@ -12,7 +12,8 @@ from harness.input_files import is_file
 from harness.known_models import parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from inspect import Parameter
 
     from harness.specs import SearchJob, TrialSpec
 
@@ -27,14 +28,15 @@ def with_inputs(trials: Sequence[TrialSpec]) -> Iterator[TrialSpec]:
     """
     digests: dict[str, str] = {}
     by_id: dict[str, TrialSpec] = {}
+    known_of = {model: parameters_of(model) for model in {trial.model for trial in trials}}
     for trial in trials:
-        named = dict(_files(trial))
+        named = dict(_files(trial, known_of[trial.model]))
         for path in named.values():
             digests[path] = digests.get(path) or content_digest(path)
         inputs = {name: digests[path] for name, path in named.items()}
         known = replace(trial, inputs=tuple(sorted(inputs.items())))
         if inputs and by_id.setdefault(known.id, known) != known:
-            other = dict(_files(by_id[known.id]))
+            other = dict(_files(by_id[known.id], known_of[trial.model]))
             name = next(name for name in named if named[name] != other[name])
             raise JobError(
                 f"{trial.model}: {name} {other[name]!r} and {named[name]!r} hold the same, and "
@@ -62,8 +64,7 @@ def digests_of_choices(job: SearchJob) -> dict[str, dict[str, str]]:
     return {"files": found} if found else {}
 
 
-def _files(trial: TrialSpec) -> Iterator[tuple[str, str]]:
-    known = parameters_of(trial.model)
+def _files(trial: TrialSpec, known: Mapping[str, Parameter]) -> Iterator[tuple[str, str]]:
     for name, value in trial.parameters:
         if is_file(known[name].annotation, value):
             yield name, str(value)
