@@ -339,6 +339,7 @@ def report(found: dict[str, tuple[float, float]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure the contenders, one after the other."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # or Ray leaves a token in the home folder
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     chosen = sys.argv[2:] or list(CONTENDERS)
     found = {}
