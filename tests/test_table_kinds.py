@@ -303,6 +303,34 @@ def test_where_there_are_validation_scores_the_choice_is_made_by_them(tmp_path: 
     assert "chosen by their mean on validation pairs, scored on test pairs" in found.to_markdown()
 
 
+def test_many_numbers_of_a_parameter_are_shown_in_thirds(tmp_path: Path) -> None:
+    for at in range(7):
+        parameters = (("ridge", 0.1234567891 + at),)
+        add_trial(tmp_path, "m", {MAE: [0.1 * at, 0.2]}, parameters=parameters)
+    frame = table(tmp_path, "sweep").frame
+    rows = frame[frame["factor"] == "ridge"]
+    assert rows["level"].tolist() == [
+        "0.123457 to 2.12346",
+        "3.12346 to 4.12346",
+        "5.12346 to 6.12346",
+    ]
+    assert rows["n_settings"].tolist() == [3, 2, 2]
+    assert rows["mean"].iloc[0] == pytest.approx((0.1 + 0.2) / 2)
+
+
+def test_a_choice_that_was_not_scored_on_test_is_said(tmp_path: Path) -> None:
+    for rank, value in ((1, 0.2), (2, 0.1)):
+        given = {"parameters": (("rank", rank),), "side": "validation"}
+        add_trial(tmp_path, "m", {MAE: [value] * 4, OVERLAP: [value] * 4}, **given)
+    add_trial(tmp_path, "m", {MAE: [0.3] * 4, OVERLAP: [0.3] * 4}, parameters=(("rank", 2),))
+    found = table(tmp_path, "sweep")
+    best = found.frame[found.frame["factor"] == "best"].set_index("metric")
+    assert best.loc[MAE, "mean"] == pytest.approx(0.3)
+    assert np.isnan(best.loc[OVERLAP, "mean"])
+    assert set(found.frame["side"]) == {"validation"}
+    assert "did not score that setting on test pairs" in found.to_markdown()
+
+
 def test_a_grid_with_gaps_is_said_to_have_them(tmp_path: Path) -> None:
     for rank, ridge in ((1, 0.1), (1, 1.0), (2, 0.1)):
         add_trial(tmp_path, "m", {MAE: [0.1, 0.2]}, parameters=(("rank", rank), ("ridge", ridge)))

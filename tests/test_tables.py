@@ -347,6 +347,15 @@ def test_a_ceiling_leads_and_is_not_ranked() -> None:
     assert "† ceiling" in footer_of(table)
 
 
+def test_a_ceiling_is_not_the_best_in_bold() -> None:
+    best = {"model": "replicate", "ceiling": True, "scores": {OVERLAP: [1, 1], MAE: [0, 0]}}
+    section = compare(
+        results_of(*HAND, best, ceiling=False), baseline="mean", bootstrap=FEW
+    ).sections[0]
+    assert [cell.best for cell in section.rows[0]] == [False] * 6
+    assert section.rows[1][1].best
+
+
 def test_a_ceiling_can_be_named() -> None:
     table = compare(results_of(*HAND), ceilings=["linear"], bootstrap=FEW)
     assert row_of(table, "linear")["role"] == "ceiling"

@@ -172,7 +172,8 @@ def _sections(table: Table, doubted: frozenset[str] = frozenset()) -> Iterator[S
                 ranked["combined"].max(), 1e-12
             )  # nobody is best at not beating the baseline
             columns["combined ↑"] = estimate_cells(
-                Column.of(part, "combined"), best=(part["combined"] >= best).to_numpy()
+                Column.of(part, "combined"),
+                best=((part["combined"] >= best) & (part["role"] != "ceiling")).to_numpy(),
             )
         if part["mean_rank"].notna().any():
             first = part["mean_rank"] == part["mean_rank"].min()

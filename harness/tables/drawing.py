@@ -108,11 +108,19 @@ class Opponent:
         means, draws = zip(*found, strict=True)
         return np.concatenate(means), np.concatenate(draws, axis=1)
 
-    def differences(self, part: slice) -> Differences:
-        """Return how other settings differ from this one over the pairs that both have."""
+    def differences(self, part: slice, known: tuple[Floats, Floats] | None = None) -> Differences:
+        """Return how other settings differ from this one over the pairs that both have.
+
+        `known` is what `drawn_means` gave for them over the pairs that each has; it is used where
+        this setting lacks none of these.
+        """
         values = self.block.values[:, :, self.columns]
-        shared = ~(np.isnan(values[part]) | np.isnan(values[self.place]))
-        mean, draws = drawn_means(self.block, part, self.resamples, shared, self.columns)
+        defined = ~np.isnan(values[part])
+        shared = defined & ~np.isnan(values[self.place])
+        if known is not None and (shared == defined).all():
+            mean, draws = (one[..., self.columns] for one in known)
+        else:
+            mean, draws = drawn_means(self.block, part, self.resamples, shared, self.columns)
         own_mean, own_draws = self.over(shared)
         return Differences(shared.sum(axis=1), mean - own_mean, draws - own_draws)
 

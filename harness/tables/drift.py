@@ -6,6 +6,7 @@ changes here is the suite alone: the trials are the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,10 @@ def drift(
             "expected at least two. Name more in the job (score: suite: [a, b]) and run it again."
         )
     scopes = [Scope.of(results, name, baseline, bootstrap) for name in names]
-    counts = pd.Series([scale.name for scope in scopes for scale in scope.scales]).value_counts()
-    shared = tuple(scale for scale in scopes[0].scales if counts.get(scale.name, 0) > 1)
+    every = [scale for scope in scopes for scale in scope.scales]
+    counts = Counter(scale.name for scale in every)
+    distinct = {scale.name: scale for scale in every if counts[scale.name] > 1}
+    shared = tuple(distinct.values())
     frames = [_frame(scope, [scale.name for scale in shared]) for scope in scopes]
     frame = pd.concat(frames, ignore_index=True)
     notes = [note for scope in scopes for note in scope.about()]

@@ -157,7 +157,7 @@ class _Estimation:
         mean, draws = drawn_means(self.block, part, self.resamples)
         self.metrics.put(part, mean, draws, level)
         for column, leader in leaders:
-            found = leader.differences(part)
+            found = leader.differences(part, (mean, draws))
             low, high = (end[:, 0] for end in percentile_interval(found.draws, level))
             behind = (found.n_pairs[:, 0] > 1) & (self.places[part, column] > 1)
             self.ties[part, column] = (low <= 0) & (high >= 0) & behind

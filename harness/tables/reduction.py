@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BLOCK = ("dataset", "split", "controls")
 POOLED = ("seed", "fold")
+LONG = 8
+"""Numbers with more signs than this, as a search draws them, are shown to six digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,8 @@ def shown(name: str, value: Any) -> str:
     """Return the value of a factor as a table has it; a data factor without one is at its most."""
     if value is None:
         return "all" if name.startswith("data.") else "none"
-    return str(value)
+    text = str(value)
+    return f"{value:.6g}" if isinstance(value, float) and len(text) > LONG else text
 
 
 # --- sums over rows -----------------------------------------------------------------------------

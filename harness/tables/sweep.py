@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 BEST = "best"
 """What stands as factor in a row of the best setting."""
 
+MANY = 6
+"""Numbers with so many values are shown in thirds."""
+
 ON_TEST = "*"
 """Marks a setting that was chosen by the scores that are shown."""
 
@@ -87,6 +90,8 @@ def _choice(frame: pd.DataFrame) -> Iterator[str]:
     best = frame[frame["factor"] == BEST]
     if (best["side"] == "validation").any():
         yield "Best settings: chosen by their mean on validation pairs, scored on test pairs."
+    if best["mean"].isna().any():
+        yield "—: the run did not score that setting on test pairs; it chose by another metric."
     if (best["side"] == "test").any():
         yield (
             f"{ON_TEST} chosen on test: by the very scores that are shown, since the run has no "
@@ -109,14 +114,17 @@ class _Sweep:
                 found.setdefault(setting.model, []).append(place)
         self.models = {model: places for model, places in found.items() if len(places) > 1}
 
-    def levels(self, model: str) -> dict[str, dict[Any, list[int]]]:
-        """Return for each factor that varies its levels, with the settings that have each."""
+    def levels(self, model: str) -> dict[str, dict[str, list[int]]]:
+        """Return for each factor that varies its levels, with the settings that have each.
+
+        Of a number with many values, as a search draws them, the levels are thirds of the settings.
+        """
         found: dict[str, dict[Any, list[int]]] = {}
         for place in self.models[model]:
             for name, value in self.block.settings[place].factors:
                 found.setdefault(name, {}).setdefault(value, []).append(place)
         varied = {name: of for name, of in found.items() if len(of) > 1}
-        return {name: dict(sorted(of.items(), key=_order)) for name, of in varied.items()}
+        return {name: _told(name, sorted(of.items(), key=_order)) for name, of in varied.items()}
 
     def marginal(self, model: str) -> pd.DataFrame:
         """Return a row for each level of each factor and each metric."""
@@ -130,7 +138,7 @@ class _Sweep:
                 mean = means[chosen].mean(axis=0)
                 change = draws[:, chosen].mean(axis=1) - draws.mean(axis=1)
                 low, high = percentile_interval(change, self.scope.bootstrap.level)
-                named: dict[str, Any] = {"factor": bare(factor), "level": shown(factor, value)}
+                named: dict[str, Any] = {"factor": bare(factor), "level": value}
                 named["n_settings"] = len(chosen)
                 for name, at in self.columns.items():
                     ends = {"change_low": low[at], "change_high": high[at]}
@@ -184,6 +192,17 @@ def _order(item: tuple[Any, list[int]]) -> tuple[bool, float, str]:
     value = item[0]
     number = isinstance(value, int | float)
     return (not number, float(value) if number else 0.0, str(value))
+
+
+def _told(name: str, levels: Sequence[tuple[Any, list[int]]]) -> dict[str, list[int]]:
+    """Return levels by what they are called, many numbers in thirds."""
+    if len(levels) < MANY or not all(isinstance(value, int | float) for value, _ in levels):
+        return {shown(name, value): places for value, places in levels}
+    found = {}
+    for part in np.array_split(np.arange(len(levels)), 3):
+        low, high = (shown(name, levels[at][0]) for at in (part[0], part[-1]))
+        found[f"{low} to {high}"] = [place for at in part for place in levels[at][1]]
+    return found
 
 
 def _best(tested: _Sweep, held: _Sweep | None, model: str) -> pd.DataFrame:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from harness.metrics import register, registered
 from harness.results import SCHEMA, Results
 from harness.specs import TrialSpec
-from harness.tables import compare, per_pair
+from harness.tables import compare, per_pair, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,12 +78,12 @@ def write_run(folder: Path, n_seeds: int, n_metrics: int) -> None:
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Print how long the block took, and the process's peak memory after it."""
+    """Print how long the block took, by the clock and of processors, and the peak of memory."""
     start, cpu = time.perf_counter(), time.process_time()
     yield
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"  {name:<12} {seconds:6.1f} s, {cpu:.1f} of the processor; peak {peak:.2f} GiB")
+    print(f"  {name:<12} {seconds:6.1f} s, {cpu:.1f} of the processor; peak {peak:.2f} GiB", flush=True)
 
 
 def measure(folder: Path, n_metrics: int) -> None:
@@ -98,8 +98,13 @@ def measure(folder: Path, n_metrics: int) -> None:
         table = compare(results, baseline="linear rank=0")
     with timed("markdown"):
         table.to_markdown()
+    with timed("latex"):
+        table.to_latex()
     with timed("per pair"):
         per_pair(results)
+    for kind in ("ranks", "pairs", "sweep", "cost"):
+        with timed(kind):
+            tables_of(results, kind)
     with timed("cube"):
         results.to_xarray()
 
