@@ -8,7 +8,7 @@ it has none, the table says that it chose on test.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -100,6 +100,23 @@ def _choice(frame: pd.DataFrame) -> Iterator[str]:
         )
 
 
+class _Sum(NamedTuple):
+    """Sums over settings: how many, (n_metrics,) means, and (n_draws, n_metrics) resamples."""
+
+    n: int
+    mean: Floats
+    draws: Floats
+
+    @classmethod
+    def zero(cls, n_draws: int, n_metrics: int) -> _Sum:
+        """Return the sum over no setting."""
+        return cls(0, np.zeros(n_metrics), np.zeros((n_draws, n_metrics)))
+
+    def plus(self, mean: Floats, draws: Floats) -> _Sum:
+        """Return the sum with one more setting."""
+        return _Sum(self.n + 1, self.mean + mean[0], self.draws + draws[:, 0])
+
+
 class _Sweep:
     """The settings of one block's models that have several, on one side of the split."""
 
@@ -128,22 +145,18 @@ class _Sweep:
 
     def marginal(self, model: str) -> pd.DataFrame:
         """Return a row for each level of each factor and each metric."""
-        places = self.models[model]
-        means, draws = self._of_settings(places)
-        about = self.about(model)
+        of_all, of_level = self._sums(model)
+        n_all, about = len(self.models[model]), self.about(model)
         rows = []
-        for factor, levels in self.levels(model).items():
-            for value, members in levels.items():
-                chosen = [places.index(place) for place in members]
-                mean = means[chosen].mean(axis=0)
-                change = draws[:, chosen].mean(axis=1) - draws.mean(axis=1)
-                low, high = percentile_interval(change, self.scope.bootstrap.level)
-                named: dict[str, Any] = {"factor": bare(factor), "level": value}
-                named["n_settings"] = len(chosen)
-                for name, at in self.columns.items():
-                    ends = {"change_low": low[at], "change_high": high[at]}
-                    numbers = {"mean": mean[at], "change": mean[at] - means[:, at].mean(), **ends}
-                    rows.append({**about, **named, "metric": name, **numbers})
+        for (factor, level), (n, mean, draws) in of_level.items():
+            change = draws / n - of_all.draws / n_all
+            low, high = percentile_interval(change, self.scope.bootstrap.level)
+            named = {"factor": bare(factor), "level": level, "n_settings": n}
+            for name, at in self.columns.items():
+                own = mean[at] / n
+                ends = {"change_low": low[at], "change_high": high[at]}
+                numbers = {"mean": own, "change": own - of_all.mean[at] / n_all, **ends}
+                rows.append({**about, **named, "metric": name, **numbers})
         return pd.DataFrame(rows)
 
     def about(self, model: str) -> dict[str, Any]:
@@ -154,17 +167,29 @@ class _Sweep:
             "side": self.side,
         }
 
-    def _of_settings(self, places: Sequence[int]) -> tuple[Floats, Floats]:
-        """Return means (n, n_metrics) and resamples (n_draws, n, n_metrics) of some settings.
+    def _sums(self, model: str) -> tuple[_Sum, dict[tuple[str, str], _Sum]]:
+        """Return sums over a model's settings, and over those with each level of each factor.
 
-        Over the pairs that all of them have, since levels are compared.
+        Over the pairs that all of them have, since levels are compared; one setting at a time,
+        since the resamples of thousands would not fit into memory together.
         """
+        places = self.models[model]
         resamples = resample(list(self.block.pairs["context"]), self.scope.bootstrap)
-        shared = np.all(~np.isnan(self.block.values[[*places]]), axis=0)
-        parts = (slice(place, place + 1) for place in places)
-        found = [drawn_means(self.block, part, resamples, shared[None]) for part in parts]
-        means, draws = zip(*found, strict=True)
-        return np.concatenate(means), np.concatenate(draws, axis=1)
+        shared = np.all(~np.isnan(self.block.values[[*places]]), axis=0)[None]
+        keys = [
+            ((factor, level), set(members))
+            for factor, levels in self.levels(model).items()
+            for level, members in levels.items()
+        ]
+        of_all = _Sum.zero(resamples.draws, len(self.columns))
+        of_level = {key: _Sum.zero(resamples.draws, len(self.columns)) for key, _ in keys}
+        for place in places:
+            found = drawn_means(self.block, slice(place, place + 1), resamples, shared)
+            of_all = of_all.plus(*found)
+            for key, members in keys:
+                if place in members:
+                    of_level[key] = of_level[key].plus(*found)
+        return of_all, of_level
 
     def uneven(self, model: str) -> Iterator[str]:
         """Say where levels were not all combined with each other."""

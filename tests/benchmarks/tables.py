@@ -83,7 +83,10 @@ def timed(name: str) -> Iterator[None]:
     yield
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"  {name:<12} {seconds:6.1f} s, {cpu:.1f} of the processor; peak {peak:.2f} GiB", flush=True)
+    print(
+        f"  {name:<12} {seconds:6.1f} s, {cpu:.1f} of the processor; peak {peak:.2f} GiB",
+        flush=True,
+    )
 
 
 def measure(folder: Path, n_metrics: int) -> None:
