@@ -41,7 +41,14 @@ class AnnDataCells:
         What the values are. None: counts where no value has a fractional part above 0.001.
     name
         What errors call this object.
+
+    Attributes
+    ----------
+    threads
+        How many threads read a block; None: as many as this process may use.
     """
+
+    threads: int | None = None
 
     def __init__(
         self,
@@ -77,7 +84,8 @@ class AnnDataCells:
     def gene_block(self, start: int, stop: int) -> Any:
         """Return the genes from `start` to `stop` of all cells: (n_cells, width), dense or CSC."""
         if getattr(self._matrix, "format", "dense") == "csr":
-            return columns_of(self._matrix, start, stop, threads=available_threads())
+            threads = self.threads or available_threads()
+            return columns_of(self._matrix, start, stop, threads=threads)
         return self._matrix[:, start:stop]
 
     def take(self, rows: np.ndarray) -> Any:

@@ -1,8 +1,9 @@
 """Predictions that others wrote, `.h5ad` or AnnData `.zarr`, as cells that scoring can read.
 
-Files store cells by rows, and scoring reads them by genes. So the matrix is read once, front to
-back: kept sparse in memory while it is small, written to a scratch store beside the system's other
-temporary files once it is not. The scratch store goes when the cells are no longer used.
+Files store cells by rows, and scoring reads them by genes. A matrix that is small is read once,
+front to back, and kept sparse in memory. A larger one is read where it lies if it is stored by rows
+and not compressed (`harness.strips`); any other is copied to a scratch store beside the system's
+other temporary files, which goes when the cells are no longer used.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from scipy import sparse
 from harness.annotated import AnnDataCells
 from harness.kernels.compress import compressed
 from harness.kernels.normalise import has_fractions
+from harness.kernels.threads import Limits
 from harness.sources import open_source
 from harness.store import PairRange
 from harness.store_writer import StoreWriter
+from harness.strips import open_strips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from harness.sources import Source
 
 BLOCK_BYTES = 64 * 1024 * 1024
+DEFAULT = Limits()
 
 
 def open_foreign(
@@ -42,7 +46,7 @@ def open_foreign(
     context_column: str | None,
     control_label: str,
     scale: Scale | None = None,
-    memory: int = 1 << 30,
+    limits: Limits = DEFAULT,
 ) -> Cells:
     """Return the cells of a foreign file.
 
@@ -56,8 +60,8 @@ def open_foreign(
         The perturbation of control cells.
     scale
         What the values are; None: counts where no value has a fractional part above 0.001.
-    memory
-        Bytes up to which the matrix stays in memory.
+    limits
+        Threads, and the memory up to which the matrix is kept there.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def open_foreign(
     with open_source(path) as source:
 
         def labelled(matrix: sparse.csr_matrix, scale: Scale | None) -> AnnDataCells:
-            return AnnDataCells(
+            cells = AnnDataCells(
                 SimpleNamespace(X=matrix, obs=source.obs, var_names=source.genes),
                 perturbation_column=perturbation_column,
                 context_column=context_column,
@@ -75,14 +79,19 @@ def open_foreign(
                 scale=scale,
                 name=path,
             )
+            cells.threads = limits.n_threads
+            return cells
 
         # Columns are checked before the first value is read.
         labels = labelled(sparse.csr_matrix((source.n_cells, source.n_genes)), "log1p")
-        whole = _whole(source, memory)
-        if whole is None:
-            blocks = (block for _, block in source.row_blocks(BLOCK_BYTES))
-            return _Spilled(labels, source, blocks, scale)
-        return labelled(whole, scale)
+        whole = _whole(source, limits.memory)
+        if whole is not None:
+            return labelled(whole, scale)
+        strips = open_strips(labels, source, scale, limits.n_threads)
+        if strips is not None:
+            return strips
+        blocks = (block for _, block in source.row_blocks(BLOCK_BYTES))
+        return _Spilled(labels, source, blocks, scale)
 
 
 def _whole(source: Source, memory: int) -> sparse.csr_matrix | None:

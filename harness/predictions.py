@@ -21,7 +21,7 @@ import numpy as np
 from harness import paths
 from harness.archives import SUFFIX, unpacked
 from harness.errors import HarnessError, ModelError, listed
-from harness.foreign import open_foreign
+from harness.foreign import DEFAULT, open_foreign
 from harness.store import Store, open_store, ranges_of
 from harness.store_writer import StoreWriter
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.cells import Cells, Scale, StoreCells
+    from harness.kernels.threads import Limits
 
 LOG1P_BELOW = 15.0
 """The reference scorers refuse log1p values from here on: e^15 counts in one gene are none."""
@@ -306,6 +307,7 @@ def open_predictions(
     context_column: str | None = None,
     control_label: str = "non-targeting",
     scale: Scale | None = None,
+    limits: Limits = DEFAULT,
 ) -> Cells:
     """Open predictions: ours, a foreign `.h5ad` or AnnData `.zarr`, or a `.vcc` archive.
 
@@ -313,7 +315,7 @@ def open_predictions(
     ----------
     path
         A prediction or store of ours says itself what its labels and scale are.
-    perturbation_column, context_column, control_label, scale
+    perturbation_column, context_column, control_label, scale, limits
         For a foreign file; see `harness.foreign.open_foreign`.
     """
     if is_store(path):
@@ -325,6 +327,7 @@ def open_predictions(
             context_column=context_column,
             control_label=control_label,
             scale=scale,
+            limits=limits,
         )
 
 

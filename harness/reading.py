@@ -11,7 +11,7 @@ from harness.count_scores import CountTruth
 from harness.energy import energy_distances
 from harness.errors import HarnessError
 from harness.kernels.backend import choose
-from harness.kernels.threads import available_threads
+from harness.kernels.threads import Limits, available_threads
 from harness.paths import parse_size
 from harness.populations import distances_apart
 from harness.reference import Statistics, measure
@@ -121,9 +121,10 @@ class Reading:
                 context_column=self.context_column,
                 control_label=self.control,
                 scale=self.scale,
+                limits=Limits(self.n_threads, parse_size(self.memory)),
             )
         if hasattr(source, "obs") and hasattr(source, "var_names"):
-            return AnnDataCells(
+            annotated = AnnDataCells(
                 source,
                 perturbation_column=self.perturbation_column,
                 context_column=self.context_column,
@@ -131,6 +132,8 @@ class Reading:
                 scale=self.scale,
                 name=name,
             )
+            annotated.threads = self.n_threads
+            return annotated
         raise TypeError(
             f"{name} is a {type(source).__name__}; expected a path, an AnnData object, or an "
             "object with `gene_block` (harness.cells.Cells)."

@@ -136,7 +136,7 @@ def measure(
     shape = (groups.n_groups, len(cells.genes))
     means, u, ties = np.empty(shape), np.empty(shape), np.empty(shape)
     prepare = _Preparation(cells, name)
-    width = ROW_BLOCK if prepare.rows is not None else block_width(cells.n_cells, shape[1], memory)
+    width = ROW_BLOCK if prepare.rows is not None else prepare.width(memory)
     device = backend or choose("cpu")
     for start, found in stream_statistics(prepare.blocks(width), groups, device, threads=threads):
         here = slice(start, start + found.u.shape[1])
@@ -214,8 +214,15 @@ class _Preparation:
             self.targets = context_library_sizes(self.sizes, np.asarray(cells.contexts))
         self.limit = LOG1P_BELOW if cells.scale == "log1p" else np.inf
         self.rows: Any = getattr(cells, "rows", None)
+        self.strip: Any = None if self.sizes is not None else getattr(cells, "strip", None)
         if self.rows is not None:
-            self._check_rows()
+            self._check_rows(self.rows)
+
+    def width(self, memory: int) -> int:
+        """Return how many genes to read at once; more of a matrix whose zeros are left out."""
+        share = 1.0 if self.strip is None else self.cells.density  # type: ignore[attr-defined]
+        n_stored = int(self.cells.n_cells * share) + 1
+        return block_width(n_stored, len(self.cells.genes), memory)
 
     def blocks(self, width: int) -> Iterator[tuple[int, Any]]:
         """Yield the first gene of each block, and the block."""
@@ -223,12 +230,18 @@ class _Preparation:
         for start in range(0, n_genes, width):
             block = self.block(start, min(start + width, n_genes))
             self.single = block.dtype != np.float64
-            yield start, block
+            ready = [(start, block)]
+            del block  # whoever takes it decides when it goes
+            yield ready.pop()
 
     def block(self, start: int, stop: int) -> Any:
         """Return a checked block of genes on the log1p scale."""
         if self.rows is not None:
             return RowRange(self.rows, start, stop)
+        if self.strip is not None:
+            part = self.strip(start, stop)
+            self._check_rows(part)
+            return RowRange(part, start, stop)
         block: Any = self.cells.gene_block(start, stop)
         values = block.data if hasattr(block, "indptr") else block
         if values.size and not self._possible(values):
@@ -239,14 +252,14 @@ class _Preparation:
             return block
         return log1p_normalise(block, self.sizes, self.targets)
 
-    def _check_rows(self) -> None:
-        data = self.rows.data
+    def _check_rows(self, rows: Any) -> None:
+        data = rows.data
         for start in range(0, data.size, _PIECE):
             piece = data[start : start + _PIECE]
             if not self._possible(piece):
                 at = start + int(np.argmax(self._wrong(piece)))
-                cell = int(np.searchsorted(self.rows.indptr, at, side="right")) - 1
-                raise self._complaint(cell, int(self.rows.indices[at]), float(data[at]))
+                cell = int(np.searchsorted(rows.indptr, at, side="right")) - 1
+                raise self._complaint(cell, int(rows.indices[at]), float(data[at]))
 
     def _wrong(self, values: np.ndarray) -> np.ndarray:
         wrong: np.ndarray = ~((values >= 0) & (values < self.limit))

@@ -92,6 +92,19 @@ class Source:
             return 1.0
         return float(self._parts["indptr"][-1] / max(1, self.n_cells * self._width))
 
+    @property
+    def indptr(self) -> Array | None:
+        """Where each row's entries end, each column's of CSC, from 0; None of a dense matrix."""
+        return self._parts.get("indptr")
+
+    def entries(self) -> dict[str, Any]:
+        """Return the stored arrays, ``data`` and, of sparse matrices, ``indices``.
+
+        Nothing where some columns are no genes: then the entries are not the matrix.
+        """
+        names = ("data",) if self.layout == "dense" else ("data", "indices")
+        return {} if self._kept is not None else {name: self._parts[name] for name in names}
+
     def __enter__(self) -> Self:
         return self
 

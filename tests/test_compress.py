@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from harness.foreign import open_foreign
 from harness.kernels.compress import compressed
+from harness.kernels.threads import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,7 @@ def test_a_dense_file_reads_the_same_in_memory_and_on_disk(
         perturbation_column="g",
         context_column=None,
         control_label="c",
-        memory=memory,
+        limits=Limits(memory=memory),
     )
     block = found.gene_block(0, 20)
     dense = block.toarray() if hasattr(block, "toarray") else block

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from harness import foreign
 from harness.errors import DataError, ModelError
+from harness.kernels.threads import Limits
 from harness.models import make_model, with_cells
 from harness.predictions import (
     PredictionWriter,
@@ -213,7 +214,7 @@ def test_foreign_files_read_alike_in_any_format(annotated, tmp_path, layout, end
         perturbation_column="target_gene",
         context_column="line",
         control_label="non-targeting",
-        memory=memory,
+        limits=Limits(memory=memory),
     )
     block = cells.gene_block(1, 3)
     block = block.toarray() if sparse.issparse(block) else block
@@ -236,7 +237,7 @@ def test_integers_are_counts_unless_said_otherwise(annotated, tmp_path, memory):
             context_column=None,
             control_label="non-targeting",
             scale=said,
-            memory=memory,
+            limits=Limits(memory=memory),
         ).scale
 
     assert (scale(None), scale("log1p")) == ("counts", "log1p")

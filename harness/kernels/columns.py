@@ -46,6 +46,42 @@ def _fill(source, starts, stops, first, places, target):
             rows[at] = row
 
 
+@compiled
+def note_cuts(indices, indptr, step, n_columns, cuts):
+    """Count each row's entries before every `step`-th column.
+
+    Parameters
+    ----------
+    indices, indptr
+        Some rows of a matrix stored by rows.
+    step, n_columns
+        Columns between two counts; how many columns there are.
+    cuts
+        (n_rows, n_cuts) int32, filled: entries before column 0, `step`, 2 `step`, …; all at last.
+
+    Returns
+    -------
+    Whether every row's columns ascend and exist; if not, `cuts` are of no use.
+    """
+    for row in range(indptr.size - 1):
+        before, cut = -1, 1
+        first, stop = indptr[row], indptr[row + 1]
+        for k in range(first, stop):
+            column = indices[k]
+            if column <= before:
+                return False
+            while column >= cut * step and cut < cuts.shape[1]:
+                cuts[row, cut] = k - first
+                cut += 1
+            before = column
+        if before >= n_columns:
+            return False
+        while cut < cuts.shape[1]:
+            cuts[row, cut] = stop - first
+            cut += 1
+    return True
+
+
 def row_starts(indices: np.ndarray, indptr: np.ndarray, column: int) -> np.ndarray:
     """Return where each row's first entry at or after a column is; rows must be sorted."""
     starts = np.empty(indptr.size - 1, np.int64)

@@ -59,7 +59,9 @@ def stream_statistics(
     if backend.name == "cpu":
         workspace = Workspace()
         for first, block in blocks:
-            yield first, block_statistics(block, groups, threads=threads, workspace=workspace)
+            found = block_statistics(block, groups, threads=threads, workspace=workspace)
+            del block  # before the next one is read
+            yield first, found
         return
     yield from array_statistics(blocks, groups, backend, threads=threads)
 

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Piece = TypeVar("Piece")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What reading may take.
+
+    Parameters
+    ----------
+    threads
+        How many threads; None: as many as this process may use.
+    memory
+        Bytes up to which a matrix stays in memory.
+    """
+
+    threads: int | None = None
+    memory: int = 1 << 30
+
+    @property
+    def n_threads(self) -> int:
+        """The number of threads to use."""
+        return self.threads or available_threads()
 
 
 def available_threads() -> int:

@@ -3,17 +3,19 @@
     python -m tests.benchmarks.ranktest --size L --genes 2000 \\
         --peer illico=/path/to/python --peer pdex=/path/to/python
 
-Each peer runs in an interpreter of its own (an environment with `illico` 0.6, or with `pdex` 0.3)
-and gets the same CSR matrix from disk. Runs alternate, since other work on the machine disturbs
-all alike; medians and their ratios are reported. Every run is preceded by one on a few genes, so
-that compiling is not counted; reading the matrix is not either. `--genes` draws so many genes
-instead of the size's own number, which serves to compare, since all are linear in genes.
+Each peer runs in an interpreter of its own: an environment with `illico` 0.6.0 and `statsmodels`,
+which it imports and does not ask for, or one with `pdex` 0.3.0. Each gets the same CSR matrix from
+disk. Runs alternate, since other work on the machine disturbs all alike; medians and ranges are
+reported. Every run is preceded by one on a few genes, so that compiling is not counted; reading the
+matrix is not either. `--genes` draws so many genes instead of the size's own number, which serves
+to compare, since all are linear in genes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -24,49 +26,34 @@ from pathlib import Path
 
 import numpy as np
 
-SIZES = {
-    # perturbations, cells of each, controls, genes
-    "S": (10, 200, 1_000, 1_000),
-    "M": (50, 400, 4_000, 6_000),
-    "L": (50, 1_000, 10_000, 18_080),
-}
+from tests.benchmarks.measuring import machine, middle, versions
+
 PEERS = ("ours", "illico", "pdex")
 
 
-def make(folder: Path, size: str, n_genes: int | None, non_zero: float, seed: int = 0) -> None:
-    """Draw log1p counts of a size's shape, about `non_zero` of them not zero, as CSR arrays."""
-    n_perturbations, per, n_controls, genes = SIZES[size]
-    genes = n_genes or genes
-    rng = np.random.default_rng(seed)
-    n_cells = n_perturbations * per + n_controls
-    codes = np.repeat(np.arange(n_perturbations + 1), [n_controls] + [per] * n_perturbations)
-    codes = rng.permutation(codes).astype(np.int32)
-    depth = np.rint(rng.gamma(6.0, 2000.0, n_cells) + 500)  # whole, so that values are tied
-    # Spread of gene means such that the share of non-zero values is as asked.
-    rates = np.exp(rng.normal(np.log(non_zero / (1 - non_zero)) * 1.1 - 0.35, 1.4, genes))
-    effects = np.exp(rng.normal(0, 0.2, (n_perturbations + 1, genes)))
-    effects[0] = 1
-    data, indices, indptr = [], [], [0]
-    for start in range(0, n_cells, 2000):
-        rows = slice(start, start + 2000)
-        means = effects[codes[rows]] * rates * (depth[rows] / depth.mean())[:, None]
-        counts = rng.poisson(means)
-        scaled = np.log1p(counts * (1e4 / depth[rows])[:, None]).astype(np.float32)
-        where = np.nonzero(scaled)
-        data.append(scaled[where])
-        indices.append(where[1].astype(np.int32))
-        indptr.extend(indptr[-1] + np.cumsum(np.bincount(where[0], minlength=len(scaled))))
-    np.save(folder / "data.npy", np.concatenate(data))
-    np.save(folder / "indices.npy", np.concatenate(indices))
-    np.save(folder / "indptr.npy", np.array(indptr, dtype=np.int64))
-    np.save(folder / "codes.npy", codes)
+def make(folder: Path, size: str, n_genes: int | None) -> None:
+    """Draw a size's cells and write them as CSR arrays."""
+    from tests.benchmarks.drawn import Shape, codes_and_rows
+
+    shape = Shape.of(size, genes=n_genes)
+    codes, blocks = codes_and_rows(shape, seed=1)
+    ends = [np.zeros(1, np.int64)]
+    with (folder / "data.f4").open("wb") as data, (folder / "indices.i4").open("wb") as indices:
+        for rows in blocks:
+            ends.append(rows.indptr[1:] + ends[-1][-1])
+            rows.data.tofile(data)
+            rows.indices.astype(np.int32).tofile(indices)
+    indptr = np.concatenate(ends)
+    np.save(folder / "indptr.npy", indptr.astype(np.int32 if indptr[-1] < 2**31 else np.int64))
+    np.save(folder / "codes.npy", codes.astype(np.int32))
 
 
 def load(folder: Path, n_genes: int):  # type: ignore[no-untyped-def]
     """Read the matrix and the labels."""
     from scipy.sparse import csr_matrix
 
-    parts = [np.load(folder / f"{name}.npy") for name in ("data", "indices", "indptr")]
+    parts = [np.fromfile(folder / "data.f4", "f4"), np.fromfile(folder / "indices.i4", "i4")]
+    parts.append(np.load(folder / "indptr.npy"))
     codes = np.load(folder / "codes.npy")
     matrix = csr_matrix(tuple(parts), shape=(len(codes), n_genes), copy=False)
     matrix.has_sorted_indices = matrix.has_canonical_format = True
@@ -133,13 +120,13 @@ def work(peer: str, folder: Path, n_genes: int, threads: int) -> None:
     function = globals()[peer]
     function(matrix[:, :40].sorted_indices(), codes, threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    busy, start = time.process_time(), time.perf_counter()
     total = function(matrix, codes, threads)
-    seconds = time.perf_counter() - start
+    busy, seconds = time.process_time() - busy, time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if peer == "pdex":
-        seconds *= codes.max() / min(10, codes.max())
-    print(json.dumps({"seconds": seconds, "extra_mb": (after - before) / 1024, "sum_p": total}))
+    share = codes.max() / min(10, codes.max()) if peer == "pdex" else 1.0
+    found = {"wall": seconds * share, "busy": busy * share, "extra_mb": (after - before) / 1024}
+    print(json.dumps(found | {"sum_p": total}))
 
 
 def compare(pythons: dict[str, str], folder: Path, n_genes: int, threads: int, rounds: int) -> None:
@@ -153,25 +140,22 @@ def compare(pythons: dict[str, str], folder: Path, n_genes: int, threads: int, r
                 [*command, "--threads", str(threads)], capture_output=True, text=True, check=True
             )
             found[peer].append(json.loads(run.stdout.splitlines()[-1]))
-            print(peer, found[peer][-1], flush=True)
-    middle = {
-        peer: statistics.median(run["seconds"] for run in runs) for peer, runs in found.items()
-    }
-    print("\n| | median s | × ours | extra memory MB | sum of p |\n|---|---|---|---|---|")
+            print(peer, found[peer][-1], f"(load {os.getloadavg()[0]:.1f})", flush=True)
+    print("\n| | wall s | processor s | × ours (processor) | extra memory MB | sum of p |")
+    print("|---|---:|---:|---:|---:|---:|")
+    ours = statistics.median(run["busy"] for run in found["ours"])
     for peer, runs in found.items():
+        wall, busy = (middle([run[kind] for run in runs], 2) for kind in ("wall", "busy"))
+        ratio = statistics.median(run["busy"] for run in runs) / ours
         memory = max(run["extra_mb"] for run in runs)
-        ratio = middle[peer] / middle["ours"]
-        print(
-            f"| {peer} | {middle[peer]:.2f} | {ratio:.1f} | {memory:.0f} | {runs[0]['sum_p']:.6g} |"
-        )
+        print(f"| {peer} | {wall} | {busy} | {ratio:.1f} | {memory:.0f} | {runs[0]['sum_p']:.6g} |")
 
 
 def main() -> None:
     """Read the command line; make the matrix; compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="M")
+    parser.add_argument("--size", choices=("S", "M", "L"), default="M")
     parser.add_argument("--genes", type=int)
-    parser.add_argument("--non-zero", type=float, default=0.48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
@@ -181,17 +165,24 @@ def main() -> None:
     if given.work:
         work(given.work, given.folder, given.genes, given.threads)
         return
+    from tests.benchmarks.drawn import SIZES
+
     n_genes = given.genes or SIZES[given.size][3]
     pythons = {"ours": sys.executable, **dict(peer.split("=", 1) for peer in given.peer)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "codes.npy").exists():
-            make(folder, given.size, n_genes, given.non_zero)
+            make(folder, given.size, n_genes)
         matrix, codes = load(folder, n_genes)
         share = matrix.nnz / np.prod(matrix.shape)
-        print(f"{matrix.shape[0]} × {matrix.shape[1]}, {share:.0%} not zero, {codes.max()} groups")
+        print(
+            f"{machine()}\n{matrix.shape[0]} × {matrix.shape[1]}, {share:.0%} not zero, "
+            f"{codes.max()} groups, {given.threads} threads"
+        )
         del matrix
+        for peer, python in pythons.items():
+            print(f"{peer}: {versions(('numpy', 'numba', 'scipy', 'illico', 'pdex'), python)}")
         compare(pythons, folder, n_genes, given.threads, given.rounds)
 
 
