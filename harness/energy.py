@@ -14,12 +14,14 @@ from threadpoolctl import threadpool_limits
 
 from harness.kernels.energy import energy_distance, mean_distance
 from harness.kernels.normalise import context_library_sizes, log1p_normalise
+from harness.kernels.threads import in_threads
 from harness.reference import block_width, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.cells import Cells
+    from harness.kernels.groups import Groups
 
 
 def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> np.ndarray:
@@ -32,7 +34,7 @@ def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> n
     name
         What errors call this side.
     threads, memory
-        How many threads multiply matrices; how much memory a block of genes may take.
+        How many threads share the groups; how much memory a block of genes may take.
 
     Returns
     -------
@@ -40,20 +42,39 @@ def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> n
     """
     _, groups = grouped(cells, name)
     found = np.full(groups.n_groups, np.nan)
-    with tempfile.TemporaryFile() as scratch, threadpool_limits(threads):
+    # The library's own threads wait for each other by turning, which on a busy machine takes more
+    # time than the products; ours take whole groups, and the results do not depend on their number.
+    with tempfile.TemporaryFile() as scratch, threadpool_limits(1):
         take = row_reader(cells, scratch, memory)
         for members in groups.segments.members:
-            control = np.flatnonzero(groups.codes == members[0])
-            centre = _mean(take, control)
-            controls = _part(take, control, centre, memory)
-            spread = mean_distance(controls, len(control))
-            for group in members[1:]:
-                rows = np.flatnonzero(groups.codes == group)
-                part = _part(take, rows, centre, memory)
-                across = mean_distance(part, len(rows), controls, len(control))
-                within = mean_distance(part, len(rows))
-                found[group] = energy_distance(across, within, spread)
+            found[members] = _of_segment(take, groups, members, threads, memory)
     return found
+
+
+def _of_segment(
+    take: Callable[[np.ndarray], np.ndarray],
+    groups: Groups,
+    members: np.ndarray,
+    threads: int,
+    memory: int,
+) -> np.ndarray:
+    """Return the energy distances of groups to the first of them, NaN for that one."""
+    control = np.flatnonzero(groups.codes == members[0])
+    centre = _mean(take, control)
+    controls = _part(take, control, centre, memory)
+    across, within = np.full((2, len(members)), np.nan)
+
+    def work(place: int) -> None:
+        if place == 0:
+            within[0] = mean_distance(controls, len(control))
+            return
+        rows = np.flatnonzero(groups.codes == members[place])
+        part = _part(take, rows, centre, memory)
+        across[place] = mean_distance(part, len(rows), controls, len(control))
+        within[place] = mean_distance(part, len(rows))
+
+    in_threads(work, range(len(members)), threads)
+    return np.asarray(energy_distance(across, within, within[:1]))
 
 
 def _mean(take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:

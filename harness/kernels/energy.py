@@ -8,7 +8,7 @@ rounding error (copies of one profile do), the tile is computed again in float64
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,6 +81,6 @@ def _sum_tile(products, x_squares, y_squares, near, same):  # type: ignore[no-un
     return total
 
 
-def energy_distance(to_other: float, within: float, within_other: float) -> float:
-    """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'|."""
+def energy_distance(to_other: Any, within: Any, within_other: Any) -> Any:
+    """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'|, of numbers or of arrays."""
     return 2.0 * to_other - within - within_other
