@@ -335,9 +335,9 @@ class Results:
         """
         results = cls.__new__(cls)
         results.runs, results.n_unplanned = (), 0
-        results._validation = trials.iloc[:0]
         defaults: dict[str, Any] = {
             "state": "done",
+            "run": "",
             "dataset": "",
             "split": "",
             "fold": 0,
@@ -347,6 +347,7 @@ class Results:
         known = trials.astype(object).where(trials.notna(), None)
         columns = {str(name): _column(known[name].tolist()) for name in known}
         results._hold(pd.DataFrame(columns).assign(**absent))
+        results._validation = results.trials.iloc[:0]
         table = pa.Table.from_pandas(scores[SCHEMA.names], schema=SCHEMA, preserve_index=False)
         results.__dict__["rows"] = of_one_version(_to_frame(table), results.trials)
         return results

@@ -125,6 +125,24 @@ def test_a_swept_model_has_a_heat_map(page: str) -> None:
     assert np.shape(grid["z"]) == (2, 2)
 
 
+def test_results_in_memory_have_a_report_too() -> None:
+    scores = pd.DataFrame(
+        {
+            "trial": np.repeat(["a", "b"], 4),
+            "suite": "vcc2025",
+            "metric": "mae",
+            "version": 1,
+            "context": "c",
+            "perturbation": [f"p{at}" for at in range(4)] * 2,
+            "value": np.arange(8.0),
+            "reason": "",
+        }
+    )
+    trials = pd.DataFrame({"trial": ["a", "b"], "model": ["control-mean", "linear"]})
+    page = report_html(Results.of(scores, trials))
+    assert sorted(figure(page, "forest")["mae"]["data"][0]["x"]) == [1.5, 5.5]
+
+
 # --- the page -----------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -197,17 +197,13 @@ class _Tables:
 
     def best_of(self, kind: Kind, comparison: Sequence[Table]) -> tuple[Table, ...]:
         """Return tables of single pairs, cut to the best setting of each model."""
-        from dataclasses import replace
-
         tables = []
         for table, compared in zip(self.of(kind), comparison, strict=False):
-            best = compared.frame.drop_duplicates(["dataset", "split", "controls", "model"])
-            keys = ["dataset", "split", "controls", "model", "setting"]
-            wanted = best[keys].astype(str)
-            frame = table.frame.merge(
-                wanted, how="inner", on=keys, suffixes=("", "_"), validate="many_to_one"
-            )
-            tables.append(replace(table, frame=frame))
+            keys = [name for name in (*figures.BLOCK, "model", "setting") if name in table.frame]
+            best = compared.frame.drop_duplicates(keys[:-1])[keys]
+            same = table.frame[keys].astype(str).agg(tuple, axis=1)
+            wanted = same.isin(set(best.astype(str).itertuples(index=False, name=None)))
+            tables.append(replace(table, frame=table.frame[wanted]))
         return tuple(tables)
 
 

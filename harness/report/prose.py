@@ -50,8 +50,8 @@ def methods(results: Results, suites: Sequence[str], bootstrap: Bootstrap = _DEF
         "together. Paired differences were tested by permutation of signs and by Wilcoxon's "
         "signed-rank test, with Holm's adjustment over a table."
     )
-    versions = ", ".join(sorted({str(v) for v in done["harness"].dropna()})) if len(done) else ""
-    said.append(f"All of it was run with virtual-cell-harness {versions}.".replace(" .", "."))
+    versions = sorted({str(v) for v in done.get("harness", []) if isinstance(v, str)})
+    said.append(f"All of it was run with {' '.join(['virtual-cell-harness', *versions])}.")
     return said
 
 
