@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness import paths
-from harness.anchors import anchors
 from harness.errors import DataError
 from harness.metrics.suites import suite_named
 
@@ -50,7 +49,7 @@ def anchored_scores(truth: PreparedTruth, scores: Mapping[str, Scores], out: str
     DataError
         The truth gives no anchors, or a member was not scored.
     """
-    made = anchors(truth.counted, suite_named(SUITE).metrics)
+    made = truth.anchors(suite_named(SUITE).metrics)
     ends = made.splits.merge(
         made.baseline.rename(columns={"value": "baseline"}), on=["context", "metric"], how="left"
     )

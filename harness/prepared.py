@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.anchors import Anchors, anchors
 from harness.counts import CountStatistics
 from harness.identity import truth_key
-from harness.metrics import Side
+from harness.metrics import Side, registered
 from harness.reference import Statistics
 from harness.reference_store import ReferenceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from harness.cells import Cells
     from harness.count_scores import CountTruth
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from harness.reading import Reading
     from harness.reference_store import Values
 
-VERSIONS = {"statistics": 2, "energy": 2, "counts": 1}
+VERSIONS = {"statistics": 2, "energy": 2, "counts": 1, "anchors": 1}
 """Of each part that is kept. Raise one whenever any of its values could change."""
 
 
@@ -75,6 +78,14 @@ class PreparedTruth:
         counted.statistics = CountStatistics(**kept)
         return counted
 
+    def anchors(self, names: Sequence[str]) -> Anchors:
+        """Return both ends of the scale of the 2026 score, with the aggregates of these metrics."""
+        said = [f"{name}@{registered()[name].version}" for name in names]
+        said.append(f"targets left out: {not self.reading.no_target_genes}")
+        digest = blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
+        make = lambda: vars(anchors(self.counted, names))  # noqa: E731
+        return Anchors(**self._part("anchors", make, variant=f"-{digest}"))
+
     def measure(self, needs: frozenset[Need]) -> None:
         """Compute what metrics with these needs use of the truth, unless that was done before."""
         if needs - {"counts"}:
@@ -98,11 +109,12 @@ class PreparedTruth:
             return None
         return truth_key(self.source, self.reading, self.reference)
 
-    def _part(self, name: str, make: Callable[[], Values]) -> Values:
+    def _part(self, name: str, make: Callable[[], Values], variant: str = "") -> Values:
         """Return a part from where it is kept, or make it."""
         if self.reference is None or self._key is None:
             return make()
-        return ReferenceStore(self.reference).part(self._key, name, VERSIONS[name], make)
+        store = ReferenceStore(self.reference)
+        return store.part(self._key, name + variant, VERSIONS[name], make)
 
 
 def sides_of(statistics: Statistics) -> Iterator[tuple[str, Side]]:
