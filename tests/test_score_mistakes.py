@@ -11,6 +11,7 @@ import pytest
 
 from harness.cli import run
 from harness.errors import DataError, HarnessError, listed
+from harness.metrics import registered
 from harness.reading import Reading
 from harness.score import chosen_suites, prepare, score
 from tests.golden import cases, compare
@@ -139,6 +140,17 @@ def test_names_that_numpy_made_are_quoted_as_names() -> None:
     controls = compare.annotated(PLAIN.truth)
     with pytest.raises(DataError, match=r"Found the perturbations 'G1', .*most cells: 'non-targ"):
         score(controls, controls, control="control")
+
+
+def test_a_metric_that_raises_is_named_and_no_column_is_left_out(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = replace(registered()["mae"], function=lambda comparison: comparison.nothing)
+    monkeypatch.setattr("harness.metrics.suites.metric_named", {**registered(), "mae": broken}.get)
+    with pytest.raises(AttributeError, match="nothing") as raised:
+        run(arguments(files, tmp_path / "out"))
+    assert raised.value.__notes__ == ["In metric mae@1."]
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_are_checked_when_they_are_given() -> None:

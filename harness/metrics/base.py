@@ -113,8 +113,15 @@ class Metric:
         return self.description.split("\n\n")[0].replace("\n", " ")
 
     def __call__(self, comparison: Any) -> Values:
-        """Score every pair of the comparison."""
-        found = self.function(comparison)
+        """Score every pair of the comparison; an exception says in which metric it was raised.
+
+        It ends the scoring: a column that is left out would not be missed.
+        """
+        try:
+            found = self.function(comparison)
+        except Exception as error:
+            error.add_note(f"In metric {self.key}.")
+            raise
         assert len(found.values) == len(found.reasons) == comparison.n_pairs
         return found
 
