@@ -176,13 +176,16 @@ class _Ways:
         between, stages = self.between, self.errand.stages
         if "predict" in between.records:
             return between.path(PREDICTIONS), between.notes
-        if "predict" not in stages and "fit" in between.records:
+        # A call that scores predicts, too, where what another left is gone: its worker was lost
+        # after it had tidied up, and before it could say that it was done.
+        predicts = "predict" in stages or "score" in stages
+        if not predicts and "fit" in between.records:
             return "", ()
         self._check_inputs()
         view = self.task.replicate_view(self.spec.side) if self.ceiling else self.task.train_view()
         queries = self.task.queries(self.spec.side, half=self.ceiling)
         model = self._fitted(queries, view, scratch, watch)
-        if "predict" not in stages:
+        if not predicts:
             local = paths.join(scratch, MODEL)
             save_model(model, local)
             between.leave(local, MODEL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +23,7 @@ from harness.pulse import Cost, forget_peak, peak_memory, total_cost
 from harness.resources import Resources, StageResources
 from harness.results import Results
 from harness.sweep import Report, plan_job, retry, run_job
+from harness.trial import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -225,6 +227,23 @@ def test_a_stage_that_is_done_is_not_done_again(
     assert Results(report.plan.run.path).scores.equals(
         Results(run(job(models=[{"model": "fits-once"}], resources={}), "b").plan.run.path).scores
     )
+
+
+@pytest.mark.parametrize("said", ["nothing", "done"])
+def test_a_scoring_call_whose_worker_was_lost_after_its_work_can_be_made_again(
+    job: Callable[..., Path], said: str
+) -> None:
+    """It had tidied up what lay between the stages; its manifest may be there, or not yet."""
+    path = job(models=[{"model": "linear", "rank": 4}])
+    carried_out(path, 3)
+    plan = plan_job(str(path), str(path.parent / "run"))
+    [trial] = plan.trials
+    before = Results(plan.run.path).scores
+    if said == "nothing":
+        (Path(plan.run.of_trial(trial.id)) / "manifest.json").unlink()
+    assert "scored" in run_trial(replace(plan.errand(trial), stages=("score",)))
+    assert Results(plan.run.path).scores.equals(before)
+    assert not Path(plan.run.of_trial(trial.id), "stages").exists()
 
 
 def test_a_job_that_no_longer_parts_its_stages_goes_on_too(job: Callable[..., Path]) -> None:
