@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -236,6 +237,17 @@ def test_a_fit_leaves_seed_and_threads_of_the_process_alone(task):
 def test_a_cpu_is_given_full_precision():
     with half_precision(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_network_can_be_told_its_device_and_lies_on_the_cpu_once_pickled(task):
+    model = make_model("set-transformer", {"epochs": 1})
+    model.fit(task.train_view())
+    model.fitted_.fit(model, set_size=8, device=torch.device("cpu"))
+    again = pickle.loads(pickle.dumps(model))
+    assert {p.device.type for p in again.fitted_.network.parameters()} == {"cpu"}
+    queries = task.queries()[:1]
+    (one,), (other,) = list(model.predict(queries)), list(again.predict(queries))
+    np.testing.assert_array_equal(one.cells, other.cells)
 
 
 def test_a_model_keeps_no_hold_of_what_its_trial_offered(task):

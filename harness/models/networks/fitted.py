@@ -56,16 +56,17 @@ class FittedNetwork:
         self.curve: list[dict[str, Any]] = []
         with reproducible(self.seed, self.threads):
             self.network = build(self.sizes)
+        self.device: torch.device | None = None
         self._pool: tuple[str, np.ndarray] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         self.network.to("cpu")
-        return {**self.__dict__, "_pool": None}
+        return {**self.__dict__, "device": None, "_pool": None}
 
     def fit(self, model: TrainedNetwork, set_size: int, device: torch.device | None = None) -> None:
         """Train the network; `model.fitted_` must be this, for validation asks the model."""
         supervision = model.take_supervision()
-        device = device or best_device()
+        device = self.device = device or best_device()
         loading = Loading(batch_size=model.batch_size, set_size=set_size, seed=self.seed)
 
         def validate(step: int) -> float | None:
@@ -126,7 +127,7 @@ class FittedNetwork:
         if self._pool is None or self._pool[0] != context:
             most = max(1, POOL_BYTES // (4 * self.sizes.n_genes))
             self._pool = context, self.train.controls(context, most)
-            self.network.to(best_device())  # what was pickled lies on the CPU
+            self.network.to(self.device or best_device())  # what was pickled lies on the CPU
         return self._pool[1]
 
     def _respond(self, query: Query, controls: np.ndarray) -> np.ndarray:
