@@ -138,7 +138,12 @@ def main() -> None:
     if busy.samples and len(ends) > 1:
         print(f"GPU busy {busy.share(ends[0], ends[-1]):.0f} % after the first epoch")
     rows = Results(report.plan.run.path).rows
-    means = rows.groupby(["model", "metric"])["value"].mean().unstack("metric")
+    model = rows["trial"].map({found.id: found.model for found in report.plan.trials})
+    means = (
+        rows.groupby([model.rename("model"), "metric"], observed=True)["value"]
+        .mean()
+        .unstack("metric")
+    )
     print(means.round(4).to_string())
 
 
