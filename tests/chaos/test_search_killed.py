@@ -1,4 +1,8 @@
-"""A search with ASHA on Ray Tune stops bad settings early, and survives kill -9 of its driver."""
+"""A search with ASHA on Ray Tune stops bad settings early, and survives kill -9 of its driver.
+
+The search that is killed is blind: until it has chosen, whatever reads the screen, in the driver or
+in a worker of Ray, finds NaN in place of every cell of a test pair. It comes to the same end.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +25,31 @@ if TYPE_CHECKING:
 # No shipped model reports what it would answer in the middle of its fit; this one does. It is
 # offered as another package would, so that Ray's workers know it too.
 MODEL = """
-import time
+import os
+from pathlib import Path
+
+import numpy as np
+
 from harness.models.base import register
+from harness.store import Store
 from harness.tasks import Prediction
+
+HELD, CHOSEN = os.environ.get("HELD", "").split(","), os.environ.get("CHOSEN", "")
+
+def hidden(store, block, first):
+    if not CHOSEN or Path(CHOSEN).exists():
+        return block
+    block = block.astype(np.float32)
+    for pair in store.ranges:
+        part = block[max(0, pair.start - first) : max(0, pair.stop - first)]
+        if pair.perturbation in HELD and len(part):
+            part[:] = np.nan
+            Path(CHOSEN).parents[1].joinpath("hidden").touch()
+    return block
+
+rows, gene_block = Store.rows, Store.gene_block
+Store.rows = lambda s, a, b: hidden(s, rows(s, a, b), a)
+Store.gene_block = lambda s, a, b, c=0, d=None: hidden(s, gene_block(s, a, b, c, d), c)
 
 @register("stepwise")
 class Stepwise:
@@ -74,12 +100,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, run: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, run: Path, *held: str) -> subprocess.Popen[bytes]:
+    """Start a driver; one to which what is `held` is hidden until it has chosen."""
     job, cluster = str(folder / "find.yaml"), str(folder / "two.yaml")
     command = [sys.executable, "-m", "harness", "run", job, "-o", str(run), "--on", cluster]
     environment = os.environ | {
         "HARNESS_CACHE": str(folder / "cache"),
-        "PYTHONPATH": str(folder / "packages"),
+        "PYTHONPATH": os.pathsep.join([str(folder / "packages"), os.environ.get("PYTHONPATH", "")]),
+        "HELD": ",".join(held),
+        "CHOSEN": str(run / "tables" / "search.csv") if held else "",
     }
     with (folder / f"{run.name}.log").open("ab") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -88,6 +117,19 @@ def start(folder: Path, run: Path) -> subprocess.Popen[bytes]:
 def ended(run: Path) -> dict[str, int]:
     """The settings that ended, and when each was written down."""
     return {path.name: path.stat().st_mtime_ns for path in run.glob("search/*/*.json")}
+
+
+def sides(run: Path) -> dict[str, str]:
+    """The side of each trial that was begun."""
+    specs = {path.parent.name: path.read_text() for path in run.glob("trials/*/spec.json")}
+    return {trial: json.loads(text).get("side", "test") for trial, text in specs.items()}
+
+
+def held_out(run: Path) -> list[str]:
+    """The perturbations of the test pairs."""
+    [trial] = [trial for trial, side in sides(run).items() if side == "test"]
+    spec = json.loads((run / "trials" / trial / "spec.json").read_text())
+    return sorted({pair["perturbation"] for pair in json.loads(spec["split_spec"])["test"]})
 
 
 def table(run: Path) -> pd.DataFrame:
@@ -101,7 +143,8 @@ def test_a_killed_search_goes_on_to_the_same_end(folder: Path) -> None:
     assert start(folder, undisturbed).wait(timeout=200) == 0, (
         folder / "undisturbed.log"
     ).read_text()
-    driver = start(folder, disturbed)
+    held = held_out(undisturbed)
+    driver = start(folder, disturbed, *held)
     deadline = time.monotonic() + 120
     while len(ended(disturbed)) < 4:
         assert driver.poll() is None, (folder / "disturbed.log").read_text()
@@ -112,10 +155,20 @@ def test_a_killed_search_goes_on_to_the_same_end(folder: Path) -> None:
     time.sleep(2)  # Ray's workers notice that their driver is gone
     before = ended(disturbed)
     assert 4 <= len(before) < 10
-    assert start(folder, disturbed).wait(timeout=200) == 0, (folder / "disturbed.log").read_text()
+    assert set(sides(disturbed).values()) == {"validation"}
+    assert not (disturbed / "tables" / "search.csv").exists()
+    driver = start(folder, disturbed, *held)
+    assert driver.wait(timeout=200) == 0, (folder / "disturbed.log").read_text()
     assert {name: ended(disturbed)[name] for name in before} == before
     tried = table(disturbed)
     pd.testing.assert_frame_equal(tried, table(undisturbed))
+    assert (disturbed / "hidden").exists()  # rows between two that are wanted are read with them
+    assert sorted(sides(disturbed).values()) == sorted(sides(undisturbed).values())
+    [test] = [trial for trial, side in sides(disturbed).items() if side == "test"]
+    last = max(ended(disturbed).values())
+    assert (disturbed / "trials" / test / "spec.json").stat().st_mtime_ns > last
+    scores = (f"{run}/results/{test}.parquet" for run in (disturbed, undisturbed))
+    pd.testing.assert_frame_equal(*map(pd.read_parquet, scores))
 
     stopped = tried[tried["state"] == "stopped"]
     assert len(stopped) >= 3
