@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from harness import paths
 from harness.errors import DataError
 from harness.preparation import prepare
-from harness.results import read_run
 from harness.store import open_store
 from harness.tables.trust import FOLDER, trust_table
+from harness.trial_rows import read_run
 from harness.trust import Sampling, check_trust
 
 if TYPE_CHECKING:

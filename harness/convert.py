@@ -31,7 +31,7 @@ import numpy as np
 from harness import paths
 from harness.convert_checks import check_values, read_labels
 from harness.errors import DataError, HarnessError, OptionError, StorageError
-from harness.sources import open_source
+from harness.opening import open_source
 from harness.spill import Spill
 from harness.store import CHUNK_ROWS, FORMAT, shard_rows
 from harness.store_writer import StoreWriter

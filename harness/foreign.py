@@ -24,7 +24,7 @@ from harness.annotated import AnnDataCells
 from harness.kernels.compress import compressed
 from harness.kernels.normalise import has_fractions
 from harness.kernels.threads import Limits
-from harness.sources import open_source
+from harness.opening import open_source
 from harness.store import PairRange
 from harness.store_writer import StoreWriter
 from harness.strips import open_strips

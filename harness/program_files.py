@@ -21,7 +21,7 @@ from harness.errors import DataError, ModelError, listed, near_match
 from harness.h5ad import H5adWriter
 from harness.models.base import query_rng
 from harness.models.cells import POOL_BYTES
-from harness.sources import open_source
+from harness.opening import open_source
 from harness.spill import from_dense
 from harness.tasks import Prediction
 

@@ -24,9 +24,9 @@ from harness.errors import DataError, listed, near_match
 from harness.h5ad import H5adWriter
 from harness.kernels.normalise import log1p_normalise, median_library_size
 from harness.kernels.threads import available_threads
+from harness.opening import open_source
 from harness.paths import publish, scratch_name
 from harness.predictions import is_store
-from harness.sources import open_source
 from harness.spill import from_dense
 from harness.store import CHUNK_ROWS, open_store
 from harness.submission_checks import (

@@ -27,12 +27,13 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "known_models command_model program_files",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
-        "metrics | predictions foreign strips annotated | results cube queries exports joining"
+        "metrics | predictions foreign strips annotated"
+        " | results trial_rows cube queries exports joining"
         " | reference reference_store counts energy populations | convert convert_checks"
         " | tasks shown loading cells counted data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
-        "store store_writer store_layout | node_copies | sources | splits split_files | fetch"
-        " | job_checks search_checks parameter_checks | runs ledger"
+        "store store_writer store_layout | node_copies | sources opening | splits split_files"
+        " | fetch | job_checks search_checks parameter_checks | runs ledger"
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames"
         " | environments",

@@ -58,7 +58,7 @@ def test_opening_a_common_file_does_not_import_anndata(tmp_path: Path) -> None:
     frame = FRAMES["categories"].assign(text="a")
     anndata.AnnData(np.zeros((3, 2), "f4"), obs=frame).write(tmp_path / "x.h5ad")
     code = (
-        "import sys; from harness.sources import open_source; open_source(sys.argv[1]); "
+        "import sys; from harness.opening import open_source; open_source(sys.argv[1]); "
         "assert 'anndata' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.h5ad")], check=True)

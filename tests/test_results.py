@@ -11,7 +11,8 @@ import pytest
 
 from harness import paths
 from harness.errors import DataError
-from harness.results import SCHEMA, Results, read_scores, read_trials, write_scores
+from harness.results import SCHEMA, Results, read_scores, write_scores
+from harness.trial_rows import read_trials
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 from harness.errors import DataError
-from harness.sources import open_source
+from harness.opening import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

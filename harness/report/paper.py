@@ -8,9 +8,10 @@ from harness import paths
 from harness.errors import DataError
 from harness.report.drawings import drawings
 from harness.report.prose import citations, methods, provenance
-from harness.results import Results, read_run
+from harness.results import Results
 from harness.tables import tables_of
 from harness.tables.scope import suite_names
+from harness.trial_rows import read_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from harness.cards import read_card
 from harness.errors import HarnessError
 from harness.metrics.suites import suites as known_suites
 from harness.models import registered
-from harness.results import read_run
 from harness.statistics import Bootstrap
+from harness.trial_rows import read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

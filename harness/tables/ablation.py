@@ -15,7 +15,6 @@ import pandas as pd
 
 from harness.factors import DATA_FACTORS
 from harness.metrics.combine import combined_score
-from harness.results import read_run
 from harness.statistics import Bootstrap, holm, paired_tests, percentile_interval, resample
 from harness.tables.cells import ARROWS, Column, change_cells, estimate_cells, significant, texts
 from harness.tables.costs import costs_of
@@ -25,6 +24,7 @@ from harness.tables.reduction import BLOCK, blocks, shown
 from harness.tables.render import Section
 from harness.tables.scope import by_block, candidates, scales_of
 from harness.tables.table import Table
+from harness.trial_rows import read_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -11,7 +11,6 @@ import pandas as pd
 
 from harness.errors import UnknownNameError
 from harness.metrics import registered
-from harness.results import VARIED
 from harness.statistics import Bootstrap
 from harness.tables.cells import ARROWS, Column, estimate_cells, model_cells, plain, scored_cells
 from harness.tables.estimates import Scale, estimate, misses
@@ -28,6 +27,7 @@ from harness.tables.scope import (
 )
 from harness.tables.table import Table
 from harness.tables.trust import MARK, doubts
+from harness.trial_rows import VARIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
