@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,7 @@ def open_strips(
     return cells
 
 
-class StripCells:
+class StripCells(ABC):
     """Cells whose values stay in their file; implements `harness.cells.Cells`."""
 
     scale: Scale
@@ -195,13 +196,13 @@ class StripCells:
             start, size = start + size, min(2 * size, _ENTRIES)
         return "counts"
 
+    @abstractmethod
     def take(self, rows: np.ndarray) -> Any:
         """Return all genes of some cells: (len(rows), n_genes), dense or CSR."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gene_block(self, start: int, stop: int) -> Any:
         """Return the genes from `start` to `stop` of all cells: (n_cells, width), dense or CSC."""
-        raise NotImplementedError
 
     def library_sizes(self) -> np.ndarray:
         """Return the total count of each cell over all genes: (n_cells,) float64."""
