@@ -9,7 +9,7 @@ from harness.cards import Card, check_card, read_card, source_file, source_statu
 from harness.errors import CardError, UnknownNameError
 from harness.expansion import Screen, SplitChoice, expand
 from harness.job_checks import check_job
-from harness.models.base import parameters_of
+from harness.known_models import parameters_of
 from harness.paths import declarations
 from harness.preparation import known_names
 from harness.specs import read_job

@@ -62,6 +62,8 @@ def test_trials_that_are_not_done_are_in_trials_alone(run: str) -> None:
 
 
 def test_a_run_without_scores_has_empty_views(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "trials" / "t").mkdir(parents=True)
     assert query(Results(tmp_path), "select count(*) n from scores")["n"].tolist() == [0]
 
 
