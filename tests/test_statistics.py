@@ -215,6 +215,13 @@ def test_ranks_share_the_better_place_despite_rounding_and_nan_is_last() -> None
     assert rank(values, higher_is_better=True).tolist() == [3, 3, 2, 5, 1]
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_ranks_are_those_of_scipy(rng: np.random.Generator, axis: int) -> None:
+    values = rng.integers(0, 4, (7, 5, 3)).astype(float)
+    expected = stats.rankdata(values, "min", axis=axis)
+    np.testing.assert_array_equal(rank(values, higher_is_better=False, axis=axis), expected)
+
+
 def test_a_clear_winner_is_always_first_and_equals_share(rng: np.random.Generator) -> None:
     values = rng.random((30, 3)) * 0.1 + [1.0, 0.0, 0.0]
     values[:, 2] = values[:, 1]

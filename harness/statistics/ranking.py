@@ -31,11 +31,20 @@ def rank(values: Floats, *, higher_is_better: bool, axis: int = -1) -> Floats:
 
     An undefined score must not help anyone, so NaN ranks behind all, sharing that place.
     """
-    from scipy.stats import rankdata
-
     cost = -values if higher_is_better else values
-    places: Floats = rankdata(rounded(np.where(np.isnan(cost), np.inf, cost)), "min", axis=axis)
-    return places.astype(np.float64)
+    return _places(rounded(np.where(np.isnan(cost), np.inf, cost)), axis)
+
+
+def _places(values: Floats, axis: int) -> Floats:
+    """Rank as `scipy.stats.rankdata` with "min", without the half second that its import takes."""
+    rows = np.moveaxis(values, axis, -1)
+    order = np.argsort(rows, axis=-1)
+    ordered = np.take_along_axis(rows, order, axis=-1)
+    first = np.broadcast_to(np.arange(1.0, rows.shape[-1] + 1), rows.shape).copy()
+    first[..., 1:][ordered[..., 1:] == ordered[..., :-1]] = 0
+    found = np.empty(rows.shape)
+    np.put_along_axis(found, order, np.maximum.accumulate(first, axis=-1), axis=-1)
+    return np.moveaxis(found, -1, axis)
 
 
 def rounded(values: Floats) -> Floats:
