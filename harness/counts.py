@@ -15,15 +15,17 @@ import numpy as np
 from scipy import sparse
 
 from harness.errors import DataError
+from harness.kernels.columns import pick_rows
 from harness.kernels.jackknife import BULK_TOTAL, Depths, count_sums
 from harness.kernels.normalise import log1p_normalise
-from harness.kernels.ranktest import Workspace, block_statistics
+from harness.kernels.ranktest import Workspace, joint_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.cells import Cells
     from harness.kernels.groups import Groups
+    from harness.kernels.ranktest import BlockStatistics
 
 MILLION = 1e6
 """The library size that cells are scaled to for the rank test, and the most that one may have."""
@@ -75,6 +77,7 @@ class CellCounts:
         self.genes = tuple(cells.genes)
         self.sizes = np.asarray(cells.library_sizes(), np.float64)
         self._checked = 0
+        self._last: tuple[tuple[int, int], Any] = ((0, 0), None)
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -93,10 +96,20 @@ class CellCounts:
         return len(self.sizes)
 
     def block(self, start: int, stop: int) -> Any:
-        """Return a block of genes, checked when it is read for the first time."""
-        block: Any = self.cells.gene_block(start, stop)
+        """Return a block of genes, checked when it is read for the first time.
+
+        The last one is kept: rows picked twice from the same cells and stacked are read once.
+        """
+        at, block = self._last
+        if at != (start, stop):
+            block = self.cells.gene_block(start, stop)
+            self._check_values(block, start, stop)
+            self._last = ((start, stop), block)
+        return block
+
+    def _check_values(self, block: Any, start: int, stop: int) -> None:
         if stop <= self._checked:
-            return block
+            return
         values = block.data if hasattr(block, "indptr") else np.asarray(block)
         if values.size and not _are_counts(values):
             dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
@@ -108,7 +121,6 @@ class CellCounts:
             )
         if start <= self._checked:
             self._checked = stop
-        return block
 
 
 def _is_count(values: np.ndarray) -> np.ndarray:
@@ -140,7 +152,7 @@ class Picked:
         """Return a block of genes of the rows."""
         block = self.counts.block(start, stop)
         if getattr(block, "format", "dense") == "csc":
-            return block.tocsr()[self.rows].tocsc()
+            return pick_rows(block, self.rows)
         return np.asarray(block)[self.rows]
 
 
@@ -253,8 +265,9 @@ def measure_counts(
         block = counts.block(start, stop)
         # In float64: which cells are tied is decided by the last bit, and the oracle's is float64.
         logs = log1p_normalise(block.astype(np.float64), counts.sizes, MILLION)
-        for part in parts:
-            part.add(start, stop, block, logs, threads=threads, workspace=workspace)
+        ranked = joint_statistics(logs, groupings, threads=threads, workspace=workspace)
+        for part, found in zip(parts, ranked, strict=True):
+            part.add(start, stop, block, found, threads=threads)
     return [part.finish() for part in parts]
 
 
@@ -269,21 +282,13 @@ class _Part:
         self.deviations = np.zeros(groups.n_groups)
 
     def add(
-        self,
-        start: int,
-        stop: int,
-        block: Any,
-        logs: Any,
-        *,
-        threads: int,
-        workspace: Workspace,
+        self, start: int, stop: int, block: Any, ranked: BlockStatistics, *, threads: int
     ) -> None:
         """Take in a block of genes."""
         sums = count_sums(block, self.groups, self.depths, BULK_TOTAL, threads=threads)
         self.counts[:, start:stop], self.cpm[:, start:stop] = sums.counts, sums.shares
         self.deviations += sums.noise
-        found = block_statistics(logs, self.groups, threads=threads, workspace=workspace)
-        self.u[:, start:stop], self.ties[:, start:stop] = found.u, found.ties
+        self.u[:, start:stop], self.ties[:, start:stop] = ranked.u, ranked.ties
 
     def finish(self) -> CountStatistics:
         """Scale what was summed."""

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
 
 from harness.kernels.blocks import RowRange
-from harness.kernels.columns import columns_of
+from harness.kernels.columns import columns_of, pick_rows
 from harness.kernels.differential import (
     adjust,
     adjust_rows,
@@ -25,7 +25,12 @@ from harness.kernels.distances import pairwise_distances
 from harness.kernels.groups import Groups
 from harness.kernels.normalise import log1p_normalise, median_library_size
 from harness.kernels.ranks import midranks
-from harness.kernels.ranktest import BlockStatistics, block_statistics, p_values
+from harness.kernels.ranktest import (
+    BlockStatistics,
+    block_statistics,
+    joint_statistics,
+    p_values,
+)
 
 CODES = np.array([0] * 30 + [1] * 12 + [2] * 9 + [-1] * 4 + [3] * 25 + [4] * 11 + [5])
 REFERENCE = np.array([0, 0, 0, 3, 3, 3])
@@ -162,6 +167,46 @@ def test_the_order_of_cells_changes_no_bit(X: np.ndarray, order: list[int]) -> N
     one = block_statistics(X, Groups(codes, reference))
     other = block_statistics(X[places], Groups(codes[places], reference))
     same(one, other)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csc_matrix], ids=["dense", "columns"])
+@pytest.mark.parametrize("decimals", [None, 1], ids=["few-ties", "many-ties"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["single", "double"])
+def test_groupings_ranked_together_are_ranked_as_alone(
+    rng: np.random.Generator, dtype: type, decimals: int | None, form: type
+) -> None:
+    X = form(screen(rng, decimals=decimals, width=90).astype(dtype))
+    few = Groups(rng.integers(-1, 2, len(CODES)), np.zeros(2, np.int32))
+    groupings = [shuffled_groups(rng), few, shuffled_groups(rng)]
+    for found, groups in zip(joint_statistics(X, groupings, threads=2), groupings, strict=True):
+        same(found, block_statistics(X, groups))
+
+
+def test_doubles_that_differ_in_their_last_bits_alone_are_no_ties(rng: np.random.Generator) -> None:
+    X = rng.integers(0, 4, (len(CODES), 5)) * np.spacing(1.0) + 1.0
+    X[:40, :2] = 0
+    X[50] = 1e-300  # leaves no room for the last bits in a key
+    groups = shuffled_groups(rng)
+    found = block_statistics(X, groups)
+    for group in PERTURBED:
+        own, control = (X[groups.codes == g] for g in (group, REFERENCE[group]))
+        expected = mannwhitneyu(own, control, method="asymptotic")
+        np.testing.assert_array_equal(found.u[group], expected.statistic)
+        both = [np.unique(part, return_counts=True)[1] for part in np.vstack([own, control]).T]
+        np.testing.assert_array_equal(found.ties[group], [(t**3 - t).sum() for t in both])
+
+
+@pytest.mark.parametrize("rows", [[3, 3, 19, 0], [], list(range(20))], ids=["any", "none", "all"])
+def test_rows_are_picked_from_columns_in_their_order(
+    rng: np.random.Generator, rows: list[int]
+) -> None:
+    X = rng.poisson(0.7, (20, 6)).astype(np.float32)
+    stored = sparse.csc_matrix(X)
+    stored.data[::5] = 0  # kept in the file, left out of what is picked
+    found = pick_rows(stored, np.array(rows, np.int64))
+    np.testing.assert_array_equal(found.toarray(), stored.toarray()[rows])
+    assert found.has_sorted_indices
+    assert (found.data != 0).all()
 
 
 @settings(max_examples=60, deadline=None)

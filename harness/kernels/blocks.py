@@ -86,16 +86,21 @@ class Values:
             bits, indices, cursor, indptr, at + start, at + last, *cells, keys, places
         )
 
-    def column(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows and values above zero of one column; not for rows."""
-        data, *rest = self.arrays
+    def entries(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return some columns as `column_entries` does; not for rows."""
         if self.form == "dense":
-            rows = np.flatnonzero(data[:, column])
-            return rows, np.ascontiguousarray(data[rows, column])
-        indices, indptr = rest
-        where = slice(indptr[column], indptr[column + 1])
-        kept = data[where] > 0
-        return indices[where][kept], data[where][kept]
+            return column_entries(self.arrays[0][:, start:stop])
+        data, indices, indptr = self.arrays
+        return data, indices, indptr[start : stop + 1]
+
+
+def column_entries(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what is not zero by columns: values, rows, and where each column's begin and end."""
+    turned = np.ascontiguousarray(dense.T)
+    found = turned != 0
+    starts = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
+    rows = np.flatnonzero(found) % max(1, dense.shape[0])
+    return turned[found], rows.astype(np.int32), starts
 
 
 def values_of(block: Any) -> Values:

@@ -1,4 +1,4 @@
-"""A range of columns of a matrix stored by rows, without turning the whole of it round."""
+"""Columns of a matrix stored by rows, and rows of one by columns, neither turned round whole."""
 
 from __future__ import annotations
 
@@ -125,3 +125,34 @@ def columns_of(matrix: Any, start: int, stop: int, *, threads: int = 1) -> csc_m
 
     in_threads(fill, pieces, threads)
     return csc_matrix((values, rows, indptr), shape=(n_rows, stop - start), copy=False)
+
+
+@compiled
+def _pick(source, rows, column, target):
+    """Copy the picked rows' values other than zero; `column` is zeros, before and after."""
+    data, indices, indptr = source
+    values, places, starts = target
+    at = 0
+    for j in range(indptr.size - 1):
+        for k in range(indptr[j], indptr[j + 1]):
+            column[indices[k]] += data[k]
+        for i in range(rows.size):
+            value = column[rows[i]]
+            # Written always and kept only if not zero: a branch here is a coin toss.
+            values[at], places[at] = value, i
+            at += value != 0
+        starts[j + 1] = at
+        for k in range(indptr[j], indptr[j + 1]):
+            column[indices[k]] = 0
+
+
+def pick_rows(matrix: csc_matrix, rows: np.ndarray) -> csc_matrix:
+    """Return rows of a CSC matrix, in any order and also repeatedly, without turning it round."""
+    capacity = len(rows) * matrix.shape[1]  # pages never written take nothing
+    values, places = np.empty(capacity, matrix.dtype), np.empty(capacity, np.int32)
+    starts = np.zeros(matrix.shape[1] + 1, np.int64)
+    source = (matrix.data, matrix.indices, matrix.indptr)
+    column = np.zeros(matrix.shape[0], matrix.dtype)
+    _pick(source, np.asarray(rows, np.int64), column, (values, places, starts))
+    kept = (values[: starts[-1]], places[: starts[-1]], starts)
+    return csc_matrix(kept, shape=(len(rows), matrix.shape[1]), copy=False)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.kernels.blocks import column_entries
 from harness.kernels.compiling import compiled
 from harness.kernels.threads import in_threads
 
@@ -158,20 +159,11 @@ def count_sums(
         if sparse:
             entries = (block.data, block.indices, block.indptr[start : stop + 1])
         else:
-            entries = _columns(np.asarray(block)[:, start:stop])
+            entries = column_entries(np.asarray(block)[:, start:stop])
         _sum_columns(entries, cells, of_groups, target, results)
 
     in_threads(fill, range(0, width, _TILE), threads)
     return CountSums(counts.T, shares.T, noise.sum(axis=0))
-
-
-def _columns(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what is not zero in a dense tile, by columns: values, rows, and where each begins."""
-    turned = np.ascontiguousarray(tile.T)
-    found = turned != 0
-    starts = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
-    rows = np.flatnonzero(found) % max(1, tile.shape[0])
-    return turned[found], rows.astype(np.int32), starts
 
 
 @compiled

@@ -8,6 +8,9 @@ or are tied, and how many are tied.
 
 Zeros are never collected: how many there are follows from the sizes. Each context is a segment of
 its own, since its cells are compared with its own controls only.
+
+Values of float64 leave no room for a label. Their keys end in the place where the value is found,
+and the scan looks up cells and their groups: once sorted, a gene serves any number of groupings.
 """
 
 # Compiled loops take flat arrays, as many as they need, and numba infers their types.
@@ -178,33 +181,13 @@ def scan(keys, n, shift, lowest, counts, sums):
 
 
 @compiled
-def rank_doubles(values, labels, order, label_bits, keys, table):
-    """Give float64 values, which fit no key, keys of their rank among the distinct ones.
-
-    Parameters
-    ----------
-    values, labels, order
-        (n,) values, their labels, and the places of the values in ascending order.
-    label_bits
-        How many bits the labels take.
-    keys, table
-        (n,) filled: keys of rank and label, to be sorted; the distinct values.
-    """
-    rank = -1
-    for i in range(order.size):
-        value = values[order[i]]
-        if rank < 0 or value != table[rank]:
-            rank += 1
-            table[rank] = value
-        keys[i] = (np.uint64(rank) << label_bits) | np.uint64(labels[order[i]])
-
-
-@compiled
-def sum_doubles(keys, label_bits, table, sums):
-    """Add each value of `rank_doubles` to the sum of its label."""
-    mask = (ONE << label_bits) - ONE
-    for i in range(keys.size):
-        sums[np.int64(keys[i] & mask)] += table[np.int64(keys[i] >> label_bits)]
+def conclude_one(found, control, size, control_size):
+    """Return U and ties of a group, from what it and its control have in the counts of `scan`."""
+    seen = np.float64(found[1])
+    zeros, control_zeros = size - seen, np.float64(control_size - control[1])
+    both = zeros + control_zeros
+    u = 0.5 * found[0] + (seen + 0.5 * zeros) * control_zeros
+    return u, np.float64(control[2] + found[2]) + both * (both * both - 1)
 
 
 @compiled
@@ -223,15 +206,13 @@ def conclude(counts, sums, members, sizes, column, result):
         Three arrays of (n_groups, width): sums, U, and ties. Controls get NaN and 0.
     """
     total, u, ties = result
-    control_zeros = np.float64(sizes[members[0]] - counts[0, 1])
+    control_size = sizes[members[0]]
     for label in range(members.size):
         group = members[label]
-        seen = np.float64(counts[label, 1])
-        zeros = np.float64(sizes[group]) - seen
-        both = zeros + control_zeros
         total[group, column] = sums[label]
-        u[group, column] = 0.5 * counts[label, 0] + (seen + 0.5 * zeros) * control_zeros
-        ties[group, column] = np.float64(counts[0, 2] + counts[label, 2]) + both * (both * both - 1)
+        u[group, column], ties[group, column] = conclude_one(
+            counts[label], counts[0], sizes[group], control_size
+        )
     u[members[0], column], ties[members[0], column] = np.nan, 0.0
 
 
@@ -268,3 +249,140 @@ def scan_tile(
                 scan(short[column, base:], n, label_bits, least, counts, sums)
             own = members[starts[part] : starts[part + 1]]
             conclude(counts, sums, own, sizes, first + column, result)
+
+
+@compiled
+def pack_doubles(entries, place_bits, keys, lengths, cuts):
+    """Pack the values above zero of some columns of float64, which fit no key whole.
+
+    Parameters
+    ----------
+    entries
+        Values, rows, and where each column's begin and the last one's end.
+    place_bits
+        How many bits an entry's place in its column takes.
+    keys
+        (n_columns, capacity) uint64, filled: the upper bits of the value's distance from the
+        column's lowest, as many as there is room for; and the place.
+    lengths, cuts
+        (n_columns,) filled: how many keys there are; how many bits of a value found no room.
+    """
+    values, _, starts = entries
+    for column in range(lengths.size):
+        own = values[starts[column] : starts[column + 1]]
+        bits = own.view(np.uint64)
+        least, most = ~np.uint64(0), np.uint64(0)
+        for k in range(own.size):
+            if own[k] > 0.0:
+                least, most = min(least, bits[k]), max(most, bits[k])
+        cut = np.uint64(0)
+        while most > least and ((most - least) >> cut) >> (np.uint64(64) - place_bits):
+            cut += ONE
+        at = 0
+        for k in range(own.size):
+            if own[k] > 0.0:
+                keys[column, at] = (((bits[k] - least) >> cut) << place_bits) | np.uint64(k)
+                at += 1
+        lengths[column], cuts[column] = at, cut
+
+
+@compiled
+def _settle(keys, values, place_bits):
+    """Order neighbours whose keys have the same upper bits by all of their values' (Shell sort)."""
+    mask, first = (ONE << place_bits) - ONE, 0
+    for i in range(1, keys.size + 1):
+        if i < keys.size and keys[i] >> place_bits == keys[first] >> place_bits:
+            continue
+        run, gap = keys[first:i], (i - first) // 2
+        while gap > 0:
+            for j in range(gap, run.size):
+                key, at = run[j], j
+                value = values[np.int64(key & mask)]
+                while at >= gap and values[np.int64(run[at - gap] & mask)] > value:
+                    run[at] = run[at - gap]
+                    at -= gap
+                run[at] = key
+            gap //= 2
+        first = i
+
+
+@compiled
+def _scan_cells(cells, values, codes, reference, counts, tied, sums):
+    """Do as `scan`, for cells in order of their values, in any order where those are tied.
+
+    Parameters
+    ----------
+    cells, values
+        (n,) cells, and their values in ascending order.
+    codes, reference
+        As in `Groups`. Counts and sums are by group.
+    tied
+        (n_groups,) int64, zeros before and after: cells tied with each other.
+    """
+    first = 0
+    while first < cells.size:
+        value, stop = values[first], first + 1
+        while stop < cells.size and values[stop] == value:
+            stop += 1
+        if stop - first == 1:
+            code = codes[cells[first]]
+            if code >= 0:
+                counts[code, 0] += 2 * counts[reference[code], 1]
+                counts[code, 1] += 1
+                sums[code] += value
+            first = stop
+            continue
+        for of_controls in (True, False):
+            for i in range(first, stop):
+                code = codes[cells[i]]
+                if code < 0 or (reference[code] == code) != of_controls:
+                    continue
+                control = reference[code]
+                tied[code] += 1
+                place = tied[code] + (0 if of_controls else tied[control])
+                counts[code, 0] += 2 * counts[control, 1] - tied[control]
+                counts[code, 1] += 1
+                counts[code, 2] += 3 * place * (place - 1)
+                sums[code] += value
+        for i in range(first, stop):
+            tied[max(codes[cells[i]], 0)] = 0
+        first = stop
+
+
+@compiled
+def scan_doubles(entries, place_bits, keys, lengths, cuts, groupings, first, result):
+    """Scan columns of `pack_doubles`, their keys sorted, for several groupings of the cells.
+
+    Parameters
+    ----------
+    groupings
+        (n_groupings, n_cells) int32 and (n_groups,) int32, codes and references where the groups of
+        all groupings are numbered on; (n_groups,) cells of each.
+    first, result
+        As in `scan_tile`, of the groups of all groupings.
+    """
+    values, rows, starts = entries
+    codes, reference, sizes = groupings
+    total, u, ties = result
+    counts, tied = np.empty((sizes.size, 3), np.int64), np.zeros(sizes.size, np.int64)
+    cells, ordered = np.empty(keys.shape[1], np.int32), np.empty(keys.shape[1])
+    mask = (ONE << place_bits) - ONE
+    for column in range(lengths.size):
+        n, start = lengths[column], starts[column]
+        own = keys[column, :n]
+        if cuts[column]:
+            _settle(own, values[start : starts[column + 1]], place_bits)
+        for i in range(n):
+            at = start + np.int64(own[i] & mask)
+            cells[i], ordered[i] = rows[at], values[at]
+        counts[:] = 0
+        sums = np.zeros(sizes.size)
+        for grouping in range(codes.shape[0]):
+            _scan_cells(cells[:n], ordered[:n], codes[grouping], reference, counts, tied, sums)
+        for group in range(sizes.size):
+            control = reference[group]
+            found = conclude_one(counts[group], counts[control], sizes[group], sizes[control])
+            total[group, first + column] = sums[group]
+            u[group, first + column], ties[group, first + column] = found
+            if control == group:
+                u[group, first + column], ties[group, first + column] = np.nan, 0.0

@@ -11,6 +11,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from harness.kernels.compiling import compiled
 from harness.kernels.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from harness.kernels.blocks import Values
     from harness.kernels.groups import Groups
@@ -36,6 +37,9 @@ BUFFER_BYTES = 1 << 27
 
 CACHED_BYTES = 1 << 21
 """Keys that are sorted and scanned before others, to find them still in the processor's cache."""
+
+DOUBLES_TILE = 64
+"""The same of float64: a dense tile is turned round while it is in the processor's cache."""
 
 EXACT_UP_TO = 8
 """Group size up to which SciPy's ``method="auto"`` enumerates, where no values are tied."""
@@ -103,11 +107,38 @@ def block_statistics(
     workspace
         Memory to use again; whoever passes many blocks keeps one.
     """
+    return joint_statistics(block, [groups], threads=threads, workspace=workspace)[0]
+
+
+def joint_statistics(
+    block: Any,
+    groupings: Sequence[Groups],
+    *,
+    threads: int = 1,
+    workspace: Workspace | None = None,
+) -> list[BlockStatistics]:
+    """Return what `block_statistics` does, for several groupings of the same cells.
+
+    Values that need float64 are sorted once for all of them. Parameters are as there.
+    """
     memory = workspace or Workspace()
     n_cells, width = block.shape
-    if n_cells != groups.n_cells:
-        raise ValueError(f"block has {n_cells} cells, groups have {groups.n_cells}.")
+    for groups in groupings:
+        if n_cells != groups.n_cells:
+            raise ValueError(f"block has {n_cells} cells, groups have {groups.n_cells}.")
     values = values_of(block)
+    if values.double:
+        work = _Doubles(values, groupings, memory)
+        in_threads(work.run, range(0, width, DOUBLES_TILE), threads)
+        return work.statistics()
+    return [_single_statistics(values, groups, memory, threads) for groups in groupings]
+
+
+def _single_statistics(
+    values: Values, groups: Groups, memory: Workspace, threads: int
+) -> BlockStatistics:
+    """Rank values that float32 holds."""
+    width = values.shape[1]
     shape = (groups.n_groups, width)
     result = BlockStatistics(np.zeros(shape), np.empty(shape), np.empty(shape))
     step = _chunk_width(width, threads, by_rows=values.form == "rows")
@@ -158,10 +189,6 @@ class _Chunk:
     def run(self, first: int, width: int) -> None:
         """Fill the results of `width` columns from `first`."""
         stop = min(first + width, self.values.shape[1])
-        if self.values.double:
-            for column in range(first, stop):
-                self._double_column(column)
-            return
         collect = self.values.collector(first, self.groups.segments)
         with self.workspace.keys(min(self.tile, stop - first), self.capacity) as keys:
             for start in range(first, stop, self.tile):
@@ -189,45 +216,44 @@ class _Chunk:
         groups = (self.members, self.starts, self.sizes)
         rank_loops.scan_tile(*where, lowest, self.label_bits, *groups, start, self.result)
 
-    def _double_column(self, column: int) -> None:
-        segments, bits = self.groups.segments, self.label_bits
-        rows, values = self.values.column(column)
-        for segment, members in enumerate(segments.members):
-            counts, sums = np.zeros((len(members), 3), np.int64), np.zeros(len(members))
-            here = segments.segment[rows] == segment
-            chosen, labels = values[here], segments.label[rows[here]]
-            keys = _packed(chosen, labels, bits)
-            if keys is not None:
-                keys.sort()
-                rank_loops.scan(keys, keys.size, bits, np.uint64(0), counts, np.zeros_like(sums))
-                sums += _sums(keys, bits, chosen, len(members))
-            else:
-                keys, table = np.empty(chosen.size, np.uint64), np.empty(chosen.size)
-                rank_loops.rank_doubles(chosen, labels, np.argsort(chosen), bits, keys, table)
-                keys.sort()
-                rank_loops.scan(keys, keys.size, bits, np.uint64(0), counts, np.zeros_like(sums))
-                rank_loops.sum_doubles(keys, bits, table, sums)
-            rank_loops.conclude(counts, sums, members, self.sizes, column, self.result)
 
+class _Doubles:
+    """Works through columns of float64; each is sorted once, for all groupings of its cells."""
 
-def _packed(values: np.ndarray, labels: np.ndarray, label_bits: np.uint64) -> np.ndarray | None:
-    """Return float64 values above zero and their labels as keys of 64 bits; None if too far apart.
+    def __init__(self, values: Values, groupings: Sequence[Groups], workspace: Workspace) -> None:
+        self.values, self.workspace = values, workspace
+        self.offsets = np.cumsum([0, *(groups.n_groups for groups in groupings)])
+        shifted = list(zip(groupings, self.offsets.tolist(), strict=False))
+        codes = [np.where(one.codes >= 0, one.codes + at, -1) for one, at in shifted]
+        self.groupings = (
+            np.array(codes, np.int32),
+            np.concatenate([one.reference + at for one, at in shifted]).astype(np.int32),
+            np.concatenate([groups.sizes() for groups in groupings]),
+        )
+        shape = (int(self.offsets[-1]), values.shape[1])
+        self.result = (np.empty(shape), np.empty(shape), np.empty(shape))
 
-    Values within a few powers of two, as logarithms are, share the upper bits of their exponents,
-    which leaves room for labels. Such keys sort five times as fast as values with an index.
-    """
-    bits = values.view(np.uint64)
-    if not bits.size or int(bits.max() - bits.min()) >> (64 - int(label_bits)):
-        return None
-    keys: np.ndarray = ((bits - bits.min()) << label_bits) | labels.astype(np.uint64)
-    return keys
+    def run(self, first: int) -> None:
+        """Fill the results of a tile of columns from `first`."""
+        entries = self.values.entries(first, min(first + DOUBLES_TILE, self.values.shape[1]))
+        starts = entries[2]
+        most = max(1, int(np.diff(starts).max()))
+        bits = np.uint64(most.bit_length())
+        batch = max(1, CACHED_BYTES // (8 * most))
+        for at in range(0, len(starts) - 1, batch):
+            own = (*entries[:2], starts[at : at + batch + 1])
+            lengths, cuts = np.empty((2, len(own[2]) - 1), np.int64)
+            with self.workspace.keys(len(lengths), most) as keys:
+                rank_loops.pack_doubles(own, bits, keys, lengths, cuts)
+                for row, n in enumerate(lengths.tolist()):
+                    keys[row, :n].sort()
+                where = (own, bits, keys, lengths, cuts)
+                rank_loops.scan_doubles(*where, self.groupings, first + at, self.result)
 
-
-def _sums(keys: np.ndarray, label_bits: np.uint64, values: np.ndarray, n_labels: int) -> np.ndarray:
-    """Return the sum of each label's values, in the order of sorted keys, whatever the cells'."""
-    restored = ((keys >> label_bits) + values.view(np.uint64).min()).view(np.float64)
-    labels = (keys & np.uint64((1 << int(label_bits)) - 1)).astype(np.int64)
-    return np.bincount(labels, weights=restored, minlength=n_labels)
+    def statistics(self) -> list[BlockStatistics]:
+        """Return the results of each grouping."""
+        cuts = pairwise(self.offsets.tolist())
+        return [BlockStatistics(*(part[a:b] for part in self.result)) for a, b in cuts]
 
 
 @compiled
