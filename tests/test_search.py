@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import yaml
 import harness.judge
 import harness.sweep
 from harness.errors import JobError, TrialError
+from harness.models import base
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.linear import Linear
 from harness.proposals import Proposals, Tried
@@ -327,6 +329,9 @@ def test_a_setting_beyond_its_limits_is_ended_once_and_recorded(
     (packages / "slow.py").write_text(SLOW)
     monkeypatch.syspath_prepend(packages)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages), *sys.path]))
+    # It was not installed when this process looked, and will not be for other tests.
+    monkeypatch.setattr(base, "_offered", lambda: tuple(entry_points(group=base.GROUP)))
+    monkeypatch.setattr(base, "_MODELS", dict(_MODELS))
     (tmp_path / "two.yaml").write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}")
     report = search(
         on=str(tmp_path / "two.yaml"),
