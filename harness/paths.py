@@ -228,7 +228,7 @@ def is_published(path: str, last: str = "manifest.json") -> bool:
     return exists(join(path, last) if is_remote(path) else path)
 
 
-def publish(scratch: str, final: str, *, last: str = "manifest.json") -> None:
+def publish(scratch: str, final: str, *, last: str = "manifest.json", durable: bool = True) -> None:
     """Give a finished local folder its final name; afterwards `scratch` no longer exists.
 
     Parameters
@@ -241,6 +241,8 @@ def publish(scratch: str, final: str, *, last: str = "manifest.json") -> None:
         presence says that the rest is there. What an upload left that was cut off is removed.
     last
         The name of the manifest within the folder.
+    durable
+        Whether a power cut may not lose the name.
     """
     if is_published(final, last):
         raise FileExistsError(
@@ -255,7 +257,8 @@ def publish(scratch: str, final: str, *, last: str = "manifest.json") -> None:
     target = _local(final)
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def parse_size(text: str | int) -> int:

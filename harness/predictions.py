@@ -136,6 +136,8 @@ class PredictionWriter:
         For messages and the file's card.
     compression
         ``none`` for a prediction that is deleted once it is scored.
+    lasting
+        False for one that this process deletes itself; see `StoreWriter`.
     """
 
     def __init__(  # noqa: PLR0913 - all but two by keyword, and no two belong together
@@ -148,6 +150,7 @@ class PredictionWriter:
         controls: StoreCells | None = None,
         model: str = "model",
         compression: Literal["zstd", "none"] = "zstd",
+        lasting: bool = True,
     ) -> None:
         if not queries:
             raise ModelError(f"{model}: there is no query to predict. Check the split.")
@@ -168,6 +171,7 @@ class PredictionWriter:
             scale="log1p",
             control_label=control_label,
             compression=compression,
+            lasting=lasting,
         )
         if controls is not None:
             for _, block in controls.blocks():
@@ -208,13 +212,18 @@ class PredictionWriter:
 
     def finish(self) -> StoredCells:
         """Publish the file and open it; `ModelError` where queries are unanswered."""
+        self.publish()
+        return StoredCells(open_store(self._writer.path))
+
+    def publish(self) -> None:
+        """Give the file its name; `ModelError` where queries are unanswered."""
         if missing := self.queries[self._answered :]:
             raise ModelError(
                 f"{self.model} left {len(missing)} of {len(self.queries)} queries unanswered: "
                 f"{listed((q.perturbation, q.context) for q in missing)}. Expected one prediction "
                 "for each."
             )
-        return StoredCells(self._writer.finish())
+        self._writer.publish()
 
     def _check_query(self, query: Asked) -> str:
         where = f"{self.model}, prediction for {query.perturbation!r} in {query.context!r}"
@@ -267,7 +276,7 @@ def write_profiles(
     genes: Sequence[str],
     control_label: str,
     controls: Mapping[str, np.ndarray],
-) -> Store:
+) -> None:
     """Write one profile for each query and for each context's controls, on the log1p scale.
 
     Parameters
@@ -297,7 +306,7 @@ def write_profiles(
         for profile in controls.values():
             writer.append(profile[None, :])
         writer.append(profiles)
-        return writer.finish()
+        writer.publish()
 
 
 def open_predictions(

@@ -42,8 +42,7 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
     watched. On an object store it is put there at the end, and by each call of what is yielded.
     With `goes_on`, what earlier stages wrote stays above.
     """
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        local = Path(folder, "log.txt") if paths.is_remote(path) else Path(path)
+    with _local(path) as local:
         if goes_on and paths.is_remote(path):
             with suppress(FileNotFoundError):
                 local.write_bytes(paths.read_bytes(path))
@@ -69,3 +68,13 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
                 show()
             finally:
                 handler.close()
+
+
+@contextmanager
+def _local(path: str) -> Iterator[Path]:
+    """Give the file to write: `path` itself, or one that is deleted where that is a URL."""
+    if not paths.is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+        yield Path(folder, "log.txt")

@@ -44,9 +44,12 @@ class Matrix(NamedTuple):
     scale: Scale
 
 
-def layout(matrix: Matrix, obs: pd.DataFrame, var: pd.DataFrame) -> dict[str, bytes]:
-    """Return the content of each file of a store without rows, by its path within the store."""
-    if len(obs) > LARGEST:
+def layout(matrix: Matrix, obs: pd.DataFrame | None, var: pd.DataFrame) -> dict[str, bytes]:
+    """Return the content of each file of a store without rows, by its path within the store.
+
+    Without `obs` there is nothing but the matrix and its genes.
+    """
+    if obs is not None and len(obs) > LARGEST:
         return _made(matrix, obs, var)
     key = hashlib.blake2b(pickle.dumps((matrix, obs, var))).hexdigest()
     files = _KNOWN.pop(key, None) or _made(matrix, obs, var)
@@ -67,7 +70,7 @@ def write_elements(group: zarr.Group, elements: Mapping[str, Any]) -> None:
             write_elem(group, name, element)
 
 
-def _made(matrix: Matrix, obs: pd.DataFrame, var: pd.DataFrame) -> dict[str, bytes]:
+def _made(matrix: Matrix, obs: pd.DataFrame | None, var: pd.DataFrame) -> dict[str, bytes]:
     store = MemoryStore()
     group = zarr.create_group(store, zarr_format=3)
     group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
@@ -81,7 +84,7 @@ def _made(matrix: Matrix, obs: pd.DataFrame, var: pd.DataFrame) -> dict[str, byt
         fill_value=0,
     )
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    write_elements(group, {"obs": obs, "var": var, "uns": {}})
+    write_elements(group, {"var": var} if obs is None else {"obs": obs, "var": var, "uns": {}})
     return {path: content.to_bytes() for path, content in store._store_dict.items()}
 
 

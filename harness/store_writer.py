@@ -1,8 +1,9 @@
 """Write a store: rows in order or shards in any order, published by one rename.
 
-All is written into a scratch folder beside the final name, each shard flushed to disk with a small
-record of its cells' library sizes and hashes, so that neither takes a second pass over the matrix
-and a writer that was killed can be continued. The manifest comes last.
+All is written into a scratch folder beside the final name, each shard flushed to disk. What is
+known of its cells, their library sizes and hashes, is kept so that neither takes a second pass over
+the matrix: in a small file, if a writer that was killed is to be continued. The manifest comes
+last. What the process that writes it will delete again is flushed nowhere.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class StoreWriter:
         counts, Zstandard for log1p values. ``"none"`` is for what is read once and deleted.
     scratch
         A folder to continue in if an earlier writer of the same store left it.
+    lasting
+        Whether the store outlives the process. One that does not is not flushed to disk, and goes
+        without the annotation of cells, which none but others would read.
     """
 
     path: str
@@ -77,9 +81,11 @@ class StoreWriter:
     control_label: str
     compression: Compression = "auto"
     scratch: str | None = None
+    lasting: bool = True
     _pending: list[Array] = field(default_factory=list, init=False, repr=False)
     _buffers: list[Array] = field(default_factory=list, init=False, repr=False)
     _flushes: list[Future[None]] = field(default_factory=list, init=False, repr=False)
+    _records: dict[int, Mapping[str, Array]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if paths.is_published(self.path, "zarr.json"):
@@ -114,7 +120,9 @@ class StoreWriter:
     def _prepare(self) -> zarr.Array[Any]:
         """Create the empty store, or reopen one that an earlier writer left whole."""
         store, ready = self._folder / "store", self._folder / "rows"
-        if not ready.is_dir():
+        if self.scratch is None:
+            self._create(store)
+        elif not ready.is_dir():
             shutil.rmtree(store, ignore_errors=True)
             self._create(store)
             ready.mkdir()
@@ -136,14 +144,17 @@ class StoreWriter:
             compression=self.compression,
             scale=self.scale,
         )
-        for name, content in layout(matrix, self.obs, self.var).items():
-            file = store / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        files = layout(matrix, self.obs if self.lasting else None, self.var)
+        for folder in {name.rpartition("/")[0] for name in files}:
+            (store / folder).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (store / name).write_bytes(content)
 
     @property
     def written(self) -> frozenset[int]:
         """The shards that are on disk."""
+        if self.scratch is None:
+            return frozenset(self._records)
         return frozenset(int(file.stem) for file in (self._folder / "rows").glob("*.npz"))
 
     def shard_slice(self, shard: int) -> slice:
@@ -197,12 +208,18 @@ class StoreWriter:
         self._matrix[where] = dense
         self._buffers.append(buffer)
         kept = {"sizes": np.concatenate(sizes), "digests": np.concatenate(digests)}
-        # the disk works while the next shard is computed
-        self._flushes.append(self._flusher.submit(self._record, shard, kept))
+        if self.lasting or self.scratch is not None:
+            # the disk works while the next shard is computed
+            self._flushes.append(self._flusher.submit(self._record, shard, kept))
+        else:
+            self._records[shard] = kept
 
     def _record(self, shard: int, kept: dict[str, Any]) -> None:
         """Note that a shard is safely on disk, with what is known of its rows."""
         _flush(self._folder / "store" / "X" / "c" / str(shard) / "0")
+        if self.scratch is None:  # nobody will continue it
+            self._records[shard] = kept
+            return
         scratch = self._folder / "rows" / f"{shard}.partial"
         with scratch.open("wb") as record:
             np.savez(record, **kept)
@@ -211,14 +228,19 @@ class StoreWriter:
         scratch.rename(scratch.with_suffix(".npz"))
 
     def finish(self) -> Store:
-        """Write the manifest, publish the store under its name and open it."""
+        """Publish the store under its name and open it."""
+        self.publish()
+        return open_store(self.path)
+
+    def publish(self) -> None:
+        """Write the manifest, and give the store its name."""
         for flush in self._flushes:
             flush.result()
         missing = sorted(set(range(self.n_shards)) - self.written)
         if missing:
             rows = sum(self.shard_slice(s).stop - self.shard_slice(s).start for s in missing)
             raise ValueError(f"{rows} of {self.shape[0]} rows were not written (shards {missing}).")
-        records = [np.load(self._folder / "rows" / f"{s}.npz") for s in range(self.n_shards)]
+        records = [self._recorded(shard) for shard in range(self.n_shards)]
         sizes = np.concatenate([np.zeros(0), *(record["sizes"] for record in records)])
         digests = b"".join(record["digests"].tobytes() for record in records)
         store = self._folder / "store"
@@ -228,13 +250,18 @@ class StoreWriter:
         root = json.loads((store / "zarr.json").read_bytes())
         root["attributes"]["harness"] = self._manifest(sizes, digests)
         (store / "zarr.json").write_text(json.dumps(root, indent=2), encoding="utf-8")
-        for folder, _, names in os.walk(store):
+        for folder, _, names in os.walk(store) if self.lasting else ():
             if not folder.startswith(f"{store}/X/c"):  # shards were flushed when they were written
                 for name in names:
                     _flush(f"{folder}/{name}")
-        paths.publish(str(store), self.path, last="zarr.json")
+        paths.publish(str(store), self.path, last="zarr.json", durable=self.lasting)
         self.discard()
-        return open_store(self.path)
+
+    def _recorded(self, shard: int) -> Mapping[str, Array]:
+        if self.scratch is None:
+            return self._records[shard]
+        found: Mapping[str, Array] = np.load(self._folder / "rows" / f"{shard}.npz")
+        return found
 
     def _manifest(self, sizes: Array, digests: bytes) -> dict[str, Any]:
         column = self.card.get("gene_column")

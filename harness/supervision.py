@@ -93,7 +93,12 @@ class TrialSupervision:
         paths.remove(path)
         label = self.task.store.control_label
         writer = PredictionWriter(
-            path, self.queries, genes=self.view.genes, control_label=label, compression="none"
+            path,
+            self.queries,
+            genes=self.view.genes,
+            control_label=label,
+            compression="none",
+            lasting=False,
         )
         self.answer(model, self.queries, self.view, writer)
         cells = with_controls(path, self.task.shown_controls("validation"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import anndata as ad
@@ -117,6 +118,19 @@ def test_profiles_are_the_means_of_the_cells(task, answers, tmp_path):
             answer.cells.mean(axis=0, dtype=float),
             rtol=1e-12,
         )
+
+
+def test_what_its_process_deletes_reads_the_same_and_waits_for_no_disk(
+    task, answers, tmp_path, monkeypatch
+):
+    _, whole = written(task, answers, tmp_path / "whole.zarr")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    _, brief = written(task, answers, tmp_path / "brief.zarr", lasting=False)
+    assert flushed == []
+    np.testing.assert_array_equal(brief.gene_block(0, 60), whole.gene_block(0, 60))
+    np.testing.assert_array_equal(brief.perturbations, whole.perturbations)
+    assert brief.fingerprint == whole.fingerprint
 
 
 # --- broken answers -----------------------------------------------------------------------------

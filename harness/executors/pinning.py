@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Read by a library when it is loaded, and by the programs that a call starts."""
+
+_FOUND: dict[tuple[int, int], ThreadpoolController] = {}
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def pinned(threads: int) -> Iterator[None]:
     if torch:
         torch.set_num_threads(threads)
     try:
-        with threadpool_limits(threads):
+        with _libraries(threads).limit(limits=threads):
             yield
     finally:
         numba.set_num_threads(had[0])
@@ -48,3 +50,18 @@ def pinned(threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _libraries(threads: int) -> ThreadpoolController:
+    """Return the libraries that are loaded and have threads.
+
+    Looking for them takes milliseconds, so it is done again only where modules were imported since,
+    or for another number of threads: one that was loaded in the last block was told that number by
+    the environment.
+    """
+    key = len(sys.modules), threads
+    if key not in _FOUND:
+        found = ThreadpoolController()
+        _FOUND.clear()
+        _FOUND[key] = found
+    return _FOUND[key]

@@ -3,7 +3,7 @@
 Run as ``python -m tests.benchmarks.overhead [TRIALS] [CONTENDER ...]``. Trials of `control-mean` on
 a tiny screen, two CPUs, one process tree for each contender:
 
-``writes``   plain Ray tasks that write the files of a finished trial, as durably, and nothing else
+``writes``   plain Ray tasks that write the files of a trial, as durably, and nothing else
 ``science``  plain Ray tasks that fit, predict and score in memory, and then write the same files
 ``harness``  `harness run`
 ``tune``     Ray Tune with `reuse_actors`; its trials do what ``writes`` does
@@ -22,14 +22,16 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import psutil
 
+from harness.judge import Judge
 from harness.listening import Silence
 from harness.models import make_model, with_cells
 from harness.results import write_scores
@@ -116,12 +118,15 @@ class Files:
 
 
 def files_of_a_trial(errand: Errand) -> Files:
-    """Carry out a trial twice: whole, and up to its predictions, which are then still there."""
-    folder = Path(errand.run, "trials", errand.spec.id)
-    run_trial(replace(errand, stages=("fit", "predict")))
-    scratch = contents(folder / "stages" / "predictions.zarr")
-    shutil.rmtree(folder)
-    run_trial(errand)
+    """Carry out a trial, and look at its predictions while they are there."""
+    folder, scratch, scored = Path(errand.run, "trials", errand.spec.id), {}, Judge.score
+
+    def watched(judge: Judge, path: str, **options: Any) -> Any:
+        scratch.update(contents(Path(path)))
+        return scored(judge, path, **options)
+
+    with patch.object(Judge, "score", watched):
+        run_trial(errand)
     small = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     scores = Path(errand.run, "results", f"{errand.spec.id}.parquet").read_bytes()
     return Files(small, scratch, contents(folder / "profiles.zarr"), scores)
@@ -139,11 +144,11 @@ def write_files(files: Files, run: str, name: str) -> None:
     whole(folder / "spec.json", files.small["spec.json"])
     (folder / "log.txt").write_bytes(files.small["log.txt"])
     for _stage in ("begin", "fit", "predict"):
-        whole(folder / "attempt.json", files.small["attempt.json"])
+        whole(folder / "attempt.json", files.small["attempt.json"], durable=False)
     scratch = folder / "scratch"
-    write_store(scratch / "predictions.zarr", files.scratch)
+    write_store(scratch / "predictions.zarr", files.scratch, durable=False)
     write_store(scratch / "profiles.zarr", files.profiles)
-    whole(folder / "attempt.json", files.small["attempt.json"])
+    whole(folder / "attempt.json", files.small["attempt.json"], durable=False)
     whole(Path(run, "results", f"{name}.parquet"), files.scores)
     (scratch / "profiles.zarr").rename(folder / "profiles.zarr")
     sync(folder)
@@ -151,19 +156,21 @@ def write_files(files: Files, run: str, name: str) -> None:
     whole(folder / "manifest.json", files.small["manifest.json"])
 
 
-def whole(path: Path, content: bytes) -> None:
+def whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file whole: flushed, renamed, its folder flushed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     with scratch.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     scratch.rename(path)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
-def write_store(folder: Path, files: dict[str, bytes]) -> None:
+def write_store(folder: Path, files: dict[str, bytes], *, durable: bool = True) -> None:
     """Write a Zarr store beside its name, each file flushed, then rename it."""
     beside = folder.with_name(f".{folder.name}.partial")
     for name, content in files.items():
@@ -172,9 +179,11 @@ def write_store(folder: Path, files: dict[str, bytes]) -> None:
         with file.open("wb") as out:
             out.write(content)
             out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                os.fsync(out.fileno())
     (beside / "store").rename(folder)
-    sync(folder.parent)
+    if durable:
+        sync(folder.parent)
     shutil.rmtree(beside)
 
 
