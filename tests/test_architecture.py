@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions foreign strips annotated"
-        " | results trial_rows cube queries exports joining"
+        " | results trial_rows cube queries exports joining score_rows"
         " | reference reference_store counts energy populations | convert convert_checks"
         " | tasks shown loading cells counted data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",

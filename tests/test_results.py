@@ -78,6 +78,26 @@ def test_texts_come_back_as_sorted_categories(run: str) -> None:
     assert list(read_scores(run)["perturbation"].cat.categories) == ["ATF2", "ZEB1"]
 
 
+def test_scores_do_not_depend_on_how_many_files_are_read_at_once(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"t{number:03}" for number in range(140)]  # more than codes of one byte can tell apart
+    for name in names:
+        add_trial(run, name, score_rows(name, perturbation=[f"Z{name}", f"A{name}"]))
+    whole = read_scores(run)
+    assert whole["trial"].tolist() == np.repeat(names, 2).tolist()
+    assert whole["perturbation"].tolist() == [f"{x}{name}" for name in names for x in "ZA"]
+    monkeypatch.setattr("harness.results._AT_ONCE", 3)
+    pd.testing.assert_frame_equal(read_scores(run), whole)
+
+
+def test_a_text_that_is_not_there_belongs_to_no_category() -> None:
+    scores = pd.concat([score_rows("t1"), score_rows("t1", context=None, perturbation="ATF2")])
+    found = Results.of(scores, pd.DataFrame({"trial": ["t1"], "model": "linear"})).rows["context"]
+    assert found.cat.codes.tolist() == [0, 0, -1, -1]
+    assert found.cat.categories.tolist() == ["A549"]
+
+
 def test_a_trial_without_a_manifest_is_not_read(run: str) -> None:
     add_trial(run, "t1", score_rows("t1"))
     add_trial(run, "t2", score_rows("t2"))

@@ -96,6 +96,27 @@ def test_equal_repeats_leave_the_resamples_as_they_are(rng: np.random.Generator)
     np.testing.assert_allclose(repeated, resamples.means(values), rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [pytest.param(1, id="few"), pytest.param(30, id="many_columns")])
+@pytest.mark.parametrize("at_once", [1, 8_000_000])
+def test_a_resampled_mean_weighs_repeats_and_pairs_by_how_often_each_is_taken(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, n: int, at_once: int
+) -> None:
+    monkeypatch.setattr("harness.statistics.bootstrap._TAKEN_AT_ONCE", at_once)
+    values, resamples = rng.random((4, 12, n)), resample(["a"] * 7 + ["b"] * 5, Bootstrap(20))
+    found = resamples.repeated_means(values, range(4))
+    for draw, weights in enumerate(resamples.weights(range(4))):
+        per_pair = sum(weight * one for weight, one in zip(weights, values, strict=True))
+        expected = resamples.means(per_pair)[draw]
+        np.testing.assert_allclose(found[draw], expected, rtol=1e-12)
+
+
+def test_a_resample_counts_each_context_for_as_many_pairs_as_it_has() -> None:
+    counts = resample(["a"] * 7 + ["b"] * 5, FEW).counts
+    np.testing.assert_allclose(counts[:, :7].sum(axis=1), 7)
+    np.testing.assert_allclose(counts[:, 7:].sum(axis=1), 5)
+    np.testing.assert_allclose(counts[:, :7] * 6 / 7, np.round(counts[:, :7] * 6 / 7), atol=1e-9)
+
+
 def test_the_spread_over_repeats_is_that_of_their_mean(rng: np.random.Generator) -> None:
     seeds = rng.normal(size=4)
     values = np.broadcast_to(seeds[:, None, None], (4, 20, 1))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _REPEATS = 1 << 31  # parts the random numbers of repeats from those of strata
+_TAKEN_AT_ONCE = 8_000_000  # shares of a repeat and pair in memory: 64 MB
 
 FEW = 20
 """With fewer pairs than this, an interval says more than it knows."""
@@ -66,24 +67,17 @@ class Resamples:
     ----------
     draws, seed
         How many resamples, and where they come from.
-    strata
-        For each stratum its pairs' places, and (draws, n_pairs of the stratum) counts.
+    counts
+        (draws, n_pairs) as if each had taken as many pairs as there are: not whole numbers.
     """
 
     draws: int
     seed: int
-    strata: tuple[tuple[NDArray[np.int64], NDArray[np.uint16]], ...]
+    counts: Floats
 
     def totals(self, values: Floats) -> Floats:
-        """Return the (draws, n) sums of `values` (n_pairs, n) over the pairs of each resample.
-
-        As if it had taken as many pairs as there are.
-        """
-        total = np.zeros((self.draws, values.shape[1]))
-        for places, counts in self.strata:
-            weight = len(places) / _drawn(len(places))
-            total += (weight * counts.astype(np.float64)) @ values[places]
-        return total
+        """Return the (draws, n) sums of `values` (n_pairs, n) over the pairs of each resample."""
+        return self.counts @ values
 
     def means(self, values: Floats) -> Floats:
         """Return the (draws, n) means of `values` (n_pairs, n) over what is not NaN.
@@ -112,18 +106,36 @@ class Resamples:
         What is undefined in one repeat and not in others stands at the mean of these, so that the
         mean remains that over pairs of their means over repeats.
         """
-        k, n_pairs, n = values.shape
+        k, n_pairs, _ = values.shape
         if k == 1:
             return self.means(values[0])
         filled, defined = _filled(values)
-        totals = self.totals(filled.transpose(1, 0, 2).reshape(n_pairs, k * n))
-        drawn: Floats = np.einsum("dk,dkn->dn", self.weights(repeats), totals.reshape(-1, k, n))
+        drawn = self._repeated_totals(filled, self.weights(repeats))
         if defined.all():
             drawn /= max(n_pairs, 1)
             return drawn
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio: Floats = drawn / self.totals(defined.astype(np.float64))
         return ratio
+
+    def _repeated_totals(self, values: Floats, weights: Floats) -> Floats:
+        """Return the (draws, n) sums of `values` (n_repeats, n_pairs, n), both levels resampled.
+
+        Where there are many columns, how much of each repeat and pair is taken becomes one matrix:
+        sums of each repeat, which would be weighed later, are many times what memory is fast for.
+        """
+        k, n_pairs, n = values.shape
+        if n < n_pairs:
+            totals = self.totals(values.transpose(1, 0, 2).reshape(n_pairs, k * n))
+            few: Floats = np.einsum("dk,dkn->dn", weights, totals.reshape(-1, k, n))
+            return few
+        drawn = np.zeros((self.draws, n))
+        step = max(1, _TAKEN_AT_ONCE // max(1, self.draws * n_pairs))
+        for start in range(0, k, step):
+            part = slice(start, start + step)
+            taken = weights[:, part, None] * self.counts[:, None]
+            drawn += taken.reshape(self.draws, -1) @ values[part].reshape(-1, n)
+        return drawn
 
 
 @lru_cache(maxsize=16)
@@ -163,21 +175,22 @@ def resample(contexts: Sequence[str], bootstrap: Bootstrap) -> Resamples:
     """
     names, code, size = np.unique(np.asarray(contexts), return_inverse=True, return_counts=True)
     stratum = np.where(size[code] > 1, code, len(names))
-    strata = []
+    counts = np.zeros((bootstrap.draws, len(code)))
     for number in np.unique(stratum):
         places = np.flatnonzero(stratum == number)
         rng = np.random.default_rng([bootstrap.seed, int(number)])
         n = len(places)
-        counts = rng.multinomial(_drawn(n), np.full(n, 1 / n), size=bootstrap.draws)
-        strata.append((places, counts.astype(np.uint16)))
-    return Resamples(bootstrap.draws, bootstrap.seed, tuple(strata))
+        drawn = rng.multinomial(_drawn(n), np.full(n, 1 / n), size=bootstrap.draws)
+        counts[:, places] = drawn * (n / _drawn(n))
+    return Resamples(bootstrap.draws, bootstrap.seed, counts)
 
 
 def percentile_interval(draws: Floats, level: float) -> tuple[Floats, Floats]:
     """Return the ends of the central interval of `draws` (n_draws, ...), leaving out NaN."""
     ends = [50 * (1 - level), 50 * (1 + level)]
     if not np.isnan(draws).any():
-        low, high = np.percentile(draws, ends, axis=0)
+        beside = np.moveaxis(draws, 0, -1).copy()  # draws of one column: three times as fast
+        low, high = np.percentile(beside, ends, axis=-1, overwrite_input=True)
         return low, high
     flat = draws.reshape(len(draws), -1)
     found = np.full((2, flat.shape[1]), np.nan)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 ALL = slice(None)
-_DRAWN_AT_ONCE = 8_000_000  # resampled means in memory: 64 MB
+_DRAWN_AT_ONCE = 8_000_000  # resampled means, or what they are of, in memory: 64 MB
 
 
 def parts(block: Block, draws: int) -> Iterator[slice]:
-    """Yield ranges of settings whose resampled means fit into memory together."""
-    n_settings, _, n_metrics = block.values.shape
+    """Yield ranges of settings whose scores and resampled means fit into memory together."""
+    n_settings, n_pairs, n_metrics = block.values.shape
     repeats = max((len(names) for names in block.repeats), default=1)
-    step = max(1, _DRAWN_AT_ONCE // max(1, n_metrics * draws * repeats))
+    step = max(1, _DRAWN_AT_ONCE // max(1, n_metrics * max(draws, n_pairs * repeats)))
     for start in range(0, n_settings, step):
         yield slice(start, min(start + step, n_settings))
 
@@ -58,15 +58,15 @@ def drawn_means(
     draws = np.empty((resamples.draws, n, n_metrics))
     start = part.indices(len(block.settings))[0]
     for names, members in _by_repeats(block, part).items():
-        if len(names) == 1:
-            scores = values[members][None]
-        else:
-            scores = np.stack([block.fits_of(start + at)[..., columns] for at in members], axis=1)
-            scores = np.where(defined[members], scores, np.nan)
-        flat = scores.transpose(0, 2, 1, 3).reshape(len(scores), n_pairs, -1)
-        draws[:, members] = resamples.repeated_means(flat, names).reshape(
-            -1, len(members), n_metrics
-        )
+        scores = np.empty((len(names), n_pairs, len(members), n_metrics))
+        for place, at in enumerate(members):
+            fits = values[at][None] if len(names) == 1 else block.fits_of(start + at)[..., columns]
+            scores[:, :, place] = np.where(defined[at], fits, np.nan)
+        flat = scores.reshape(len(names), n_pairs, -1)
+        drawn = resamples.repeated_means(flat, names).reshape(-1, len(members), n_metrics)
+        if len(members) == n:  # no need for a copy
+            return mean, drawn
+        draws[:, members] = drawn
     return mean, draws
 
 

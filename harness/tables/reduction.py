@@ -193,7 +193,7 @@ def _reduced(
 
 def _with_scores(trials: pd.DataFrame, trial: NDArray[np.int64]) -> pd.DataFrame:
     """Leave out trials without scores, but for one of each setting that has no other."""
-    scored = trials.index.isin(np.unique(trial))
+    scored = trials.index.isin(np.flatnonzero(np.bincount(trial)))
     bare = ~trials["setting"].isin(trials.loc[scored, "setting"])
     return trials[scored | (bare & ~trials["setting"].duplicated())]
 
@@ -234,7 +234,8 @@ class _Cells:
         context, perturbation = (rows[name].cat for name in ("context", "perturbation"))
         width = max(len(perturbation.categories), 1)
         code = context.codes.to_numpy().astype(np.int64) * width + perturbation.codes.to_numpy()
-        used, pair = np.unique(code, return_inverse=True)
+        seen = np.bincount(code) > 0
+        used, pair = np.flatnonzero(seen), (np.cumsum(seen) - 1)[code]
         pairs = pd.DataFrame(
             {
                 "context": context.categories.to_numpy(dtype=object)[used // width],
@@ -251,7 +252,11 @@ class _Cells:
         shape = (n_fits, *self.shape)
         flat = fit * (self.shape[0] * self.shape[1]) + self.place
         size = int(np.prod(shape))
+        rows = np.bincount(flat, minlength=size).astype(np.float64).reshape(shape)
         known = ~np.isnan(self.value)
-        weights = (np.where(known, self.value, 0.0), known, None)
-        found = (np.bincount(flat, weights=one, minlength=size) for one in weights)
-        return _Sums(*(part.astype(np.float64, copy=False).reshape(shape) for part in found))
+        defined, value = rows, self.value
+        if not known.all():
+            flat, value = flat[known], value[known]
+            defined = np.bincount(flat, minlength=size).astype(np.float64).reshape(shape)
+        total = np.bincount(flat, weights=value, minlength=size).astype(np.float64, copy=False)
+        return _Sums(total.reshape(shape), defined, rows)

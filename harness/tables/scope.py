@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UnknownNameError, listed
+from harness.joining import distinct_metrics
 from harness.metrics import registered
 from harness.metrics.combine import combined_score
 from harness.metrics.suites import suites
@@ -141,8 +142,8 @@ def mean_over_metrics(places: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def scales_of(results: Results, suite: str) -> tuple[Scale, ...]:
     """Return the metrics that `results` has of a suite, in the suite's order, others after."""
-    rows = results.rows
-    chosen = rows.loc[rows["suite"] == suite, ["metric", "version"]].drop_duplicates()
+    known = distinct_metrics(results.rows)
+    chosen = known.loc[known["suite"] == suite, ["metric", "version"]]
     versions = {str(name): int(version) for name, version in chosen.itertuples(index=False)}
     declared = suites().get(suite)
     order = list(declared.metrics) if declared else []
