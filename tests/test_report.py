@@ -222,7 +222,7 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tup
                 f"--user-data-dir={base / 'profile'}",
                 "--enable-logging=stderr",
                 "--window-size=1200,9000",
-                "--virtual-time-budget=8000",
+                "--virtual-time-budget=20000",
                 "--dump-dom",
                 path.as_uri(),
             ],
@@ -254,13 +254,20 @@ const column = (at) =>
 """
 
 
+DRAWN = """
+const all = () => [...document.querySelectorAll("figure")].map((figure) =>
+  [figure.dataset.figure, figure.querySelectorAll("svg.main-svg").length]);
+let tries = 0;
+const timer = setInterval(() => {
+  if (all().every(([, drawn]) => drawn) || ++tries > 150) { clearInterval(timer); say(all()); }
+}, 100);
+"""
+
+
 def test_it_opens_from_disk_without_an_error_and_draws_its_figures(
     page: str, browse: Callable[[str, str], tuple[str, str]]
 ) -> None:
-    script = SAY + (
-        'setTimeout(() => say([...document.querySelectorAll("figure")].map((figure) => '
-        '[figure.dataset.figure, figure.querySelectorAll("svg.main-svg").length])), 3000);'
-    )
+    script = SAY + DRAWN
     dom, logged = browse(page, script)
     assert logged == ""
     drawn = dict(said(dom))
