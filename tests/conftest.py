@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Know the settings of plugins that a bare machine lacks."""
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "seconds after which pytest-timeout ends a test")
+
+
+def pytest_configure() -> None:
+    """Hear SIGINT: a shell's background job is deaf to it, and so would be all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str | None:
