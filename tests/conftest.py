@@ -70,7 +70,7 @@ def data_file() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """An S3-compatible server that every client of this session finds by the usual variables."""
+    """An S3-compatible server that every client in these tests finds by the usual variables."""
     pytest.importorskip("moto", reason="moto is not installed: nothing runs on an object store")
     from tests.s3_server import ObjectStore
 
