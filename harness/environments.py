@@ -2,8 +2,9 @@
 
 An environment of requirements is built once, in the harness' cache under a name that its content
 gives it, and shared by every trial, run and process that can see the cache. A lock is held while it
-is built, and a manifest written last: a build that was killed is begun anew by whoever is next. A
-virtual environment cannot be moved, so it is built where it stays.
+is built, and a manifest written last: a build that was killed is begun anew by whoever is next,
+once nothing of it lives any more. A virtual environment cannot be moved, so it is built where it
+stays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness import paths
 from harness.errors import ModelError
@@ -45,6 +47,7 @@ _OFFLINE = (
     "error sending request",
     "dns error",
 )
+_MADE = r"build|dist|__pycache__|.*\.egg-info|\..*"
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 
 
@@ -129,8 +132,14 @@ def wrong_places(command: Command) -> Iterator[str]:
             f"environment.python: there is no interpreter {environment.python!r} on this machine. "
             "Expected one's path, its name on the PATH, or a virtual environment's folder."
         )
-    if environment.requirements and environment.installer == "uv" and shutil.which("uv") is None:
-        yield "environment.installer: uv is not on the PATH. Install it: pip install uv"
+    if environment.requirements and environment.installer == "uv" and _uv() is None:
+        yield (
+            "environment.installer: uv is neither on the PATH nor beside the harness' own "
+            "interpreter. Install it: pip install uv"
+        )
+    for line, path in local_requirements(command).items():
+        if not path.exists():
+            yield f"environment.requirements: {line!r}: there is no {path}."
 
 
 def place_of(command: Command, threads: int, say: Say) -> Place:
@@ -170,6 +179,25 @@ def _variables(environment: Environment, threads: int, python: str | None = None
     return found | environment.variables
 
 
+def local_requirements(command: Command) -> dict[str, Path]:
+    """Return the requirements that are files or folders of this machine, with their places.
+
+    Those begin with ``/``, ``./``, ``../`` or ``~``; a relative one starts from the declaration.
+    """
+    lines = command.spec.environment.requirements or ()
+    return {
+        line: _beside(command, re.split(r"\[|\s*;|\s+#", line, maxsplit=1)[0].strip())
+        for line in map(str.strip, lines)
+        if re.match(r"(\.{1,2}|~[^/]*)?/", line)
+    }
+
+
+def _uv() -> str | None:
+    """Return uv, which is beside the interpreter where it was installed with the harness."""
+    own = Path(sys.executable).parent / "uv"
+    return shutil.which("uv") or (str(own) if own.is_file() else None)
+
+
 def _engine() -> str | None:
     return next((found for name in ENGINES if (found := shutil.which(name))), None)
 
@@ -200,27 +228,43 @@ def _interpreter(command: Command) -> str | None:
 
 def _built(command: Command, python: str, say: Say) -> Path:
     """Return the folder of the command's environment, built under a lock if nobody has yet."""
-    environment = command.spec.environment
-    folder = paths.cache_folder().absolute() / "environments" / _key(environment, python)
+    folder = paths.cache_folder().absolute() / "environments" / _key(command, python)
     if (folder / _MANIFEST).exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock"), say):
+    with _locked(folder.with_suffix(".lock"), say) as lock:
         if not (folder / _MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _build(command, python, folder, say)
+            _build(command, python, folder, _Steps(command, say, lock))
     return folder
 
 
-def _key(environment: Environment, python: str) -> str:
-    content = {
+def _key(command: Command, python: str) -> str:
+    environment = command.spec.environment
+    content: dict[str, Any] = {
         "requirements": environment.requirements,
         "constraints": environment.constraints,
         "installer": environment.installer,
         "python": [os.path.realpath(python), _version(python)],
         "machine": platform.machine(),
     }
+    if local := local_requirements(command):
+        content["local"] = {line: content_of(path) for line, path in local.items()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def content_of(path: Path) -> str:
+    """Return what tells a wheel, or a folder with a package, from an earlier version of it.
+
+    What building a package leaves in its folder is no part of it.
+    """
+    found = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        inner = file.relative_to(path)
+        if not any(re.fullmatch(_MADE, folder) for folder in inner.parts[:-1]):
+            found.update(f"{inner}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
+    return found.hexdigest()[:32]
 
 
 def _version(python: str) -> str:
@@ -234,32 +278,75 @@ def _version(python: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path, say: Say) -> Iterator[None]:
+def _locked(path: Path, say: Say) -> Iterator[int]:
     with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("another process is building the environment: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file, or the end of the process, gives the lock back
+        # Whoever has the descriptor holds the lock: this process, and the keepers of what it runs.
+        yield file.fileno()
 
 
-def _build(command: Command, python: str, folder: Path, say: Say) -> None:
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Runs the steps of a build; each holds the lock until the last of its processes has ended."""
+
+    command: Command
+    say: Say
+    lock: int
+
+    def run(self, words: Sequence[str], say: Say | None = None) -> None:
+        """Run one step; `ModelError` with what it said last where it fails."""
+        hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+        variables = {key: value for key, value in os.environ.items() if key not in hidden}
+        try:
+            run_program(
+                words,
+                folder=str(paths.cache_folder().absolute()),
+                environment=variables,
+                say=say or self.say,
+                seconds=self.command.spec.seconds.install,
+                held=(self.lock,),
+            )
+        except ProgramError as error:
+            raise ModelError(self._failed(words, error)) from error
+
+    def _failed(self, words: Sequence[str], error: ProgramError) -> str:
+        text = "\n".join(error.tail)
+        offline = (
+            " No package index answered, or it has no such version: build it where there is a "
+            f"network, in the same cache ({paths.cache_folder()}), or correct the requirements."
+        )
+        return (
+            f"{self.command.name}: its environment could not be built: `{' '.join(words)}` "
+            f"{error.what}{offline * any(sign in text for sign in _OFFLINE)} Its last lines:\n"
+            f"{text}"
+        )
+
+
+def _build(command: Command, python: str, folder: Path, steps: _Steps) -> None:
     environment = command.spec.environment
-    say(f"building {folder}: {', '.join(environment.requirements or ())}")
+    steps.say(f"building {folder}: {', '.join(environment.requirements or ())}")
+    local = local_requirements(command)
     listed = {
-        "requirements": environment.requirements or [],
+        "requirements": [_placed(line, local) for line in environment.requirements or ()],
         "constraints": environment.constraints,
     }
-    own = str(folder / "bin" / "python")
+    own, uv = str(folder / "bin" / "python"), _uv() if environment.installer == "uv" else None
     try:
-        _run([*_maker(environment.installer, python), str(folder)], command, say)
+        steps.run([*_maker(uv, python), str(folder)])
         for name, lines in listed.items():
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        given = ["-r", str(folder / "requirements.txt"), "-c", str(folder / "constraints.txt")]
-        _run([*_installer(environment.installer, own), *given], command, say)
+        given = ["-r", str(folder / "requirements.txt")]
+        if environment.constraints:
+            given += ["-c", str(folder / "constraints.txt")]
+        if uv and local:  # of a folder, uv would take the wheel that it once built of this version
+            given.append("--no-cache" if os.environ.get("UV_OFFLINE") else "--refresh")
+        steps.run([*_installer(uv, own), *given])
         versions: list[str] = []
-        _run([*_freezer(environment.installer, own)], command, versions.append)
+        steps.run(_freezer(uv, own), versions.append)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -267,34 +354,24 @@ def _build(command: Command, python: str, folder: Path, say: Say) -> None:
     paths.write_atomic(str(folder / _MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def _maker(installer: str, python: str) -> list[str]:
-    uv = ["uv", "venv", "--quiet", "--python", python]
-    return uv if installer == "uv" else [python, "-m", "venv"]
+def _placed(line: str, local: Mapping[str, Path]) -> str:
+    """Return a requirement, a relative path as an absolute one."""
+    path = local.get(line.strip())
+    if path is None:
+        return line
+    written = re.split(r"\[|\s*;|\s+#", line.strip(), maxsplit=1)[0].strip()
+    return f"{os.path.normpath(path)}{line.strip().removeprefix(written)}"
 
 
-def _installer(installer: str, python: str) -> list[str]:
+def _maker(uv: str | None, python: str) -> list[str]:
+    return [uv, "venv", "--quiet", "--python", python] if uv else [python, "-m", "venv"]
+
+
+def _installer(uv: str | None, python: str) -> list[str]:
     pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    return ["uv", "pip", "install", "--python", python] if installer == "uv" else pip
+    return [uv, "pip", "install", "--python", python] if uv else pip
 
 
-def _freezer(installer: str, python: str) -> list[str]:
+def _freezer(uv: str | None, python: str) -> list[str]:
     pip = [python, "-m", "pip", "freeze", "--disable-pip-version-check"]
-    return ["uv", "pip", "freeze", "--python", python] if installer == "uv" else pip
-
-
-def _run(words: list[str], command: Command, say: Say) -> None:
-    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    variables = {key: value for key, value in os.environ.items() if key not in hidden}
-    seconds, folder = command.spec.seconds.install, str(paths.cache_folder().absolute())
-    try:
-        run_program(words, folder=folder, environment=variables, say=say, seconds=seconds)
-    except ProgramError as error:
-        text = "\n".join(error.tail)
-        offline = (
-            " No package index answered, or it has no such version: build it where there is a "
-            f"network, in the same cache ({paths.cache_folder()}), or correct the requirements."
-        )
-        raise ModelError(
-            f"{command.name}: its environment could not be built: `{' '.join(words)}` {error.what}"
-            f"{offline * any(sign in text for sign in _OFFLINE)} Its last lines:\n{text}"
-        ) from error
+    return [uv, "pip", "freeze", "--quiet", "--python", python] if uv else pip

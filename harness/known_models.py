@@ -16,7 +16,7 @@ from harness import models, paths
 from harness.command_model import class_of
 from harness.commands import Command, check_command, read_command
 from harness.declarations import Problem
-from harness.environments import place_of, wrong_places
+from harness.environments import content_of, local_requirements, place_of, wrong_places
 from harness.errors import UnknownNameError
 from harness.identity import remembered_digest
 from harness.kernels.threads import available_threads
@@ -98,6 +98,7 @@ def _identity(name: str) -> str:
     digests = {
         key: remembered_digest(Path(file), threads, folder) for key, file in command.files.items()
     }
+    digests |= {line: content_of(path) for line, path in local_requirements(command).items()}
     return canonical(command.identity(digests))
 
 

@@ -43,7 +43,7 @@ class ProgramError(Exception):
         return self.what + (said if self.tail else " It wrote nothing.")
 
 
-def run_program(
+def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two belong together
     argv: Sequence[str],
     *,
     folder: str,
@@ -51,6 +51,7 @@ def run_program(
     say: Callable[[str], None],
     seconds: float | None = None,
     cleanup: Sequence[str] = (),
+    held: Sequence[int] = (),
 ) -> None:
     """Run a program to its end.
 
@@ -66,6 +67,9 @@ def run_program(
         After so long it is ended.
     cleanup
         A command that is run once it has ended, however it did.
+    held
+        Open files, as of a lock, that stay open until all of it has ended, also where this process
+        ends before.
 
     Raises
     ------
@@ -89,6 +93,7 @@ def run_program(
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
+        pass_fds=tuple(held),
     )
     listener = threading.Thread(target=_listen, args=(kept, say, tail), daemon=True)
     try:

@@ -199,7 +199,7 @@ def test_a_name_that_a_registered_model_has_is_refused(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"environment": {"requirements": ["x"], "installer": "uv"}},
-            "uv is not on the PATH",
+            "uv is neither on the PATH nor beside",
             id="uv",
         ),
     ],
@@ -208,6 +208,7 @@ def test_what_this_machine_lacks_is_refused_before_the_first_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     declare(tmp_path, **changes)
     assert checked_job(tmp_path, "{model: mine}") == ""
     with pytest.raises(JobError, match=message):
@@ -236,6 +237,12 @@ def test_a_trial_is_known_by_what_its_program_is_told_and_is(tmp_path: Path) -> 
     assert ids(tmp_path) != first
     declare(tmp_path, **given, environment={"variables": {"MODE": "fast"}})
     assert ids(tmp_path) != first
+    declare(tmp_path, **given, environment={"requirements": [str(program)]})
+    second = ids(tmp_path)
+    declare(tmp_path, environment={"requirements": [str(program)]})
+    third = ids(tmp_path)
+    program.write_text("print(22)\n", encoding="utf-8")
+    assert ids(tmp_path) not in (first, second, third)
 
 
 def test_trials_of_other_models_are_what_they_were(tmp_path: Path) -> None:

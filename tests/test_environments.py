@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.environments import _key, place_of
+from harness.environments import _key, _uv, content_of, local_requirements, place_of
 from harness.errors import ModelError
 from harness.processes import ProgramError, run_program
 from tests.command_files import command
@@ -27,6 +30,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +53,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def of_wheel(folder: Path, wheel: Path) -> Command:
-    return command(folder, environment={"requirements": [str(wheel)]})
+def of_wheel(folder: Path, wheel: Path, installer: str = "pip") -> Command:
+    return command(folder, environment={"requirements": [str(wheel)], "installer": installer})
 
 
 def run(command: Command, words: list[str]) -> list[str]:
@@ -70,46 +76,146 @@ print(place_of(command, 1, lambda line: print("said", line)).python)
 """
 
 
-@pytest.mark.slow
-def test_two_processes_build_one_environment(tmp_path: Path, wheel: Path) -> None:
-    made = of_wheel(tmp_path, wheel)
-    left = Path("cache/environments", _key(made.spec.environment, sys.executable), "half")
+INSTALLERS = [
+    pytest.param("pip", marks=pytest.mark.slow),
+    pytest.param(
+        "uv",
+        marks=pytest.mark.skipif(
+            _uv() is None, reason="uv is not installed: no environment is built with it"
+        ),
+    ),
+]
+
+
+def builder(made: Command) -> subprocess.Popen[str]:
+    """Start a process that builds the environment of a program."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(made.to_json())
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def folders() -> list[Path]:
+    return [path for path in Path("cache/environments").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_two_processes_build_one_environment(tmp_path: Path, wheel: Path, installer: str) -> None:
+    made = of_wheel(tmp_path, wheel, installer)
+    left = Path("cache/environments", _key(made, sys.executable), "half")
     left.parent.mkdir(parents=True)
     left.touch()  # as a build that was killed leaves it
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", BUILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write(made.to_json())
-        process.stdin.close()
-        process.stdin = None
+    both = [builder(made) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("said building" in text for text in said) == 1
     assert len({text.strip().rpartition("\n")[2] for text in said}) == 1
     assert run(made, ["tiny"]) == ["tiny"]
-    (folder,) = [path for path in Path("cache/environments").iterdir() if path.is_dir()]
+    (folder,) = folders()
     manifest = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    assert any(line.startswith("tinyprogram") for line in manifest["versions"])
+    (version,) = manifest["versions"]
+    assert version.startswith("tinyprogram")
     assert not (folder / "half").exists()
 
 
-def test_what_cannot_be_installed_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    wanted = command(tmp_path, environment={"requirements": ["no-such-program==9"]})
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_what_cannot_be_installed_says_so_and_leaves_nothing(
+    tmp_path: Path, installer: str
+) -> None:
+    given = {"requirements": ["no-such-program==9"], "installer": installer}
+    wanted = command(tmp_path, environment=given)
     with pytest.raises(ModelError, match="build it where there is a network") as caught:
         place_of(wanted, 1, lambda line: None)
     assert "mine: its environment could not be built" in str(caught.value)
-    assert "no-such-program" in str(caught.value)
-    assert [path for path in Path("cache/environments").iterdir() if path.is_dir()] == []
+    own = (
+        "No matching distribution found" if installer == "pip" else "no-such-program was not found"
+    )
+    assert own in str(caught.value)
+    assert folders() == []
+
+
+@pytest.mark.parametrize("installer", INSTALLERS[1:])
+def test_what_changes_in_a_requirement_is_built_anew(
+    tmp_path: Path, wheel: Path, installer: str
+) -> None:
+    own = tmp_path / "jobs" / "commands" / wheel.name
+    own.parent.mkdir(parents=True)
+    shutil.copy(wheel, own)
+    made = command(
+        tmp_path, environment={"requirements": [f"./{wheel.name}"], "installer": installer}
+    )
+    assert run(made, ["tiny"]) == ["tiny"]
+    with zipfile.ZipFile(own, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice: the last one counts
+        archive.writestr("tinyprogram.py", "def main():\n    print('other')\n")
+    assert run(made, ["tiny"]) == ["other"]
+    assert len(folders()) == 2
+
+
+def test_a_folder_is_known_by_what_is_not_made_of_it(tmp_path: Path) -> None:
+    package = tmp_path / "jobs" / "commands" / "package"
+    for name in ("pyproject.toml", "src/mine.py", "build/lib/mine.py", "mine.egg-info/SOURCES.txt"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("first", encoding="utf-8")
+    made = command(tmp_path, environment={"requirements": ["./package[all] ; os_name == 'posix'"]})
+    ((_, path),) = local_requirements(made).items()
+    before = content_of(path)
+    (package / "build/lib/mine.py").write_text("second", encoding="utf-8")
+    assert content_of(path) == before
+    (package / "src/mine.py").write_text("second", encoding="utf-8")
+    assert content_of(path) != before
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_built(tmp_path: Path) -> None:
+    made = command(tmp_path, environment={"requirements": ["./gone"]})
+    with pytest.raises(ModelError, match=r"requirements: '\./gone': there is no .*gone"):
+        place_of(made, 1, lambda line: None)
+
+
+SLOW_UV = """#!/bin/sh
+case "$1 $2" in
+  "venv --quiet") mkdir -p "$5/bin"; : > "$5/bin/python" ;;
+  "pip install")
+    folder=$(dirname "$(dirname "$4")")
+    echo $$ >> "$STARTED"
+    [ "$(wc -l < "$STARTED")" = 1 ] || { : > "$folder/second"; exit 0; }
+    trap '' TERM
+    sleep 1.5
+    : > "$folder/first" ;;
+esac
+"""
+
+
+def test_a_build_waits_until_nothing_lives_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").write_text(SLOW_UV, encoding="utf-8")
+    (tmp_path / "bin" / "uv").chmod(0o755)
+    started = tmp_path / "started"
+    monkeypatch.setenv("STARTED", str(started))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    made = command(tmp_path, environment={"requirements": ["anything"], "installer": "uv"})
+    killed = builder(made)
+    while not started.exists():
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
+    said: list[str] = []
+    place_of(made, 1, said.append)
+    assert "another process is building the environment: waiting for it" in said
+    (folder,) = folders()
+    assert (folder / "second").exists()
+    assert not (folder / "first").exists()
 
 
 def test_an_interpreter_may_be_a_folder_or_a_path(tmp_path: Path) -> None:
