@@ -67,7 +67,7 @@ def record_failure(
         "cause": cause,
         "error": error,
         "traceback": trace,
-        "attempts": attempts or said.get("attempts", 1),
+        "attempts": said.get("attempts", 1) if attempts is None else attempts,
         "stage": said.get("stage"),
         "wall_seconds": round(said["seen"] - said["began"], 3) if said else None,
         "peak_memory": said.get("peak_memory"),

@@ -290,7 +290,8 @@ class ClusterSpec(Declared):
 
     An `address` with ``http`` is that of its dashboard: the run is submitted there as a Ray job.
     `autoscaling` says that the cluster starts nodes as they are needed, so that what no node has
-    now may still come.
+    now may still come; without it, what no living node has any more is waited for no longer than
+    `wait_for_node_seconds`.
     """
 
     kind: Literal["local", "ray"]
@@ -301,6 +302,7 @@ class ClusterSpec(Declared):
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
     retries: Natural = 2
     autoscaling: bool = False
+    wait_for_node_seconds: Annotated[float, Field(ge=0)] = 300
     env: dict[str, str] = Field(default={})
 
     _check_memory = field_validator("object_store_memory")(right_size)
@@ -326,6 +328,11 @@ class ClusterSpec(Declared):
         """Whether the driver is to live on the cluster, where a run is submitted."""
         return (self.address or "").startswith(("http://", "https://"))
 
+    @property
+    def patience(self) -> float | None:
+        """How long to wait for a node that is gone, in seconds; None for ever."""
+        return None if self.autoscaling else self.wait_for_node_seconds
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> ClusterSpec:
         if self.kind == "ray" and self.address is None:
@@ -337,6 +344,8 @@ class ClusterSpec(Declared):
             raise ValueError(f"{sized[0]} is for kind 'local': a running cluster has its own size.")
         if self.kind == "local" and self.autoscaling:
             raise ValueError("autoscaling is for kind 'ray': this machine does not grow.")
+        if self.kind == "local" and "wait_for_node_seconds" in self.model_fields_set:
+            raise ValueError("wait_for_node_seconds is for kind 'ray': here is one node, no other.")
         return self
 
 

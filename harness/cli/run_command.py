@@ -120,10 +120,10 @@ def explain(report: Report) -> int:
         errand, outcome = group[0]
         models = ", ".join(dict.fromkeys(errand.spec.model for errand, _ in group))
         many = f"{len(group)} trials of {models}, {outcome.cause}, the first: " * (len(group) > 1)
+        where = f"attempt {outcome.attempts}, on {outcome.host or 'a lost worker'}"
         complain(
-            f"{many}{errand.spec}, attempt {outcome.attempts}, on "
-            f"{outcome.host or 'a lost worker'}: {outcome.error}\n{outcome.traceback.rstrip()}\n"
-            f"Log: {folder.log(errand.spec.id)}"
+            f"{many}{errand.spec}, {where if outcome.attempts else 'not begun'}: {outcome.error}\n"
+            f"{outcome.traceback.rstrip()}\nLog: {folder.log(errand.spec.id)}"
         )
     if len(alike) > SHOWN_FAILURES:
         left = len(alike) - SHOWN_FAILURES

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +38,9 @@ from ray.exceptions import (
 
 from harness.errors import ClusterError
 from harness.executors.base import Call, Cause, Outcome
+from harness.executors.ray_places import LOOK_SECONDS, Places, has, too_much, with_more_memory
 from harness.executors.ray_workers import Workers, in_rays_words, nodes
 from harness.executors.reaching import why_unreachable
-from harness.resources import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,9 +53,6 @@ POLL_SECONDS = 1.0
 """How long one wait lasts, so that Ctrl-C is never answered late."""
 
 LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, TaskCancelledError, RayActorError)
-
-MORE_MEMORY = 2
-"""What a call killed for its memory gets on its second attempt, as a multiple."""
 
 
 @dataclass(slots=True)
@@ -71,6 +68,11 @@ class _Flight:
     def seconds(self) -> float:
         """Wall time since the last attempt was submitted."""
         return time.time() - self.submitted
+
+    def ask_for_more_memory(self) -> None:
+        """Let the next attempt have more memory than the one that was killed for it."""
+        needs = with_more_memory(self.call.resources)
+        self.call = replace(self.call, resources=needs)
 
 
 class RayExecutor:
@@ -109,18 +111,23 @@ class RayExecutor:
         found = [node["Resources"] for node in nodes()]
         for need in needs:
             asked = in_rays_words(need)
-            if not any(_has(node, asked) for node in found):
-                raise ClusterError(_too_much(asked, found))
+            if not any(has(node, asked) for node in found):
+                raise ClusterError(too_much(asked, found))
 
     def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in the order in which they finish."""
-        waiting, course = iter(calls), _Course(self.cluster.max_in_flight or _room())
+        waiting, places = iter(calls), Places(self.cluster.patience)
+        course = _Course(self.cluster.max_in_flight or _room(), places)
         try:
             while course.fill(waiting):
+                if without_place := course.without_place():
+                    yield from without_place
+                    continue
                 for flight, outcome in course.landed():
                     if self._worth_another(outcome):
-                        again = outcome.cause == "memory"
-                        course.put_back(_with_more_memory(flight) if again else flight)
+                        if outcome.cause == "memory":
+                            flight.ask_for_more_memory()
+                        course.put_back(flight)
                     elif outcome.failed or flight.call.then is None:
                         yield outcome
                     else:
@@ -147,8 +154,8 @@ class _Course:
     not pile up.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, room: int, places: Places) -> None:
+        self.room, self.places = room, places
         self.workers = Workers()
         self.flying: dict[Any, _Flight] = {}
         self.queue: deque[_Flight] = deque()
@@ -188,25 +195,36 @@ class _Course:
                 flight.ended = f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
                 self.workers.kill(reference)
 
+    def without_place(self) -> list[Outcome]:
+        """Take back the calls that no node has had place for in too long, and return their ends."""
+        if self.places.due and (self.places.any_lacking or self._any_old()):
+            begun = (*self.flying.values(), *self.queue)
+            self.places.look(flight.call.resources for flight in begun)
+        ended: list[Outcome] = []
+        if not self.places.any_lacking:
+            return ended
+        for reference, flight in list(self.flying.items()):
+            if reason := self.places.given_up(flight.call.resources):
+                del self.flying[reference]
+                self.workers.kill(reference)
+                self.workers.ended(reference, lost=True)
+                ended.append(_without_place(flight, flight.attempts - 1, reason))
+        for flight in list(self.queue):
+            if reason := self.places.given_up(flight.call.resources):
+                self.queue.remove(flight)
+                ended.append(_without_place(flight, flight.attempts, reason))
+        return ended
+
+    def _any_old(self) -> bool:
+        return any(flight.seconds > LOOK_SECONDS for flight in self.flying.values())
+
     def _submit(self, flight: _Flight) -> None:
-        if not self.workers.room_for(flight.call):
+        if self.places.given_up(flight.call.resources) or not self.workers.room_for(flight.call):
             self.queue.append(flight)
             return
         flight.attempts += 1
         flight.submitted = time.time()
         self.flying[self.workers.submit(flight.call)] = flight
-
-
-def _with_more_memory(flight: _Flight) -> _Flight:
-    """Return a call that was killed for its memory, asking for twice as much.
-
-    One that declared nothing asks for half of the largest node: it then has few neighbours.
-    """
-    needs = flight.call.resources
-    most = int(max((node["Resources"].get("memory", 0.0) for node in nodes()), default=0.0))
-    asked = needs.memory_bytes * MORE_MEMORY if needs.memory_bytes else most // MORE_MEMORY
-    flight.call = replace(flight.call, resources=needs.with_memory(min(asked, most)))
-    return flight
 
 
 def _collect(reference: Any, flight: _Flight) -> Outcome:
@@ -245,6 +263,11 @@ def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
     )
 
 
+def _without_place(flight: _Flight, attempts: int, reason: str) -> Outcome:
+    """Return the end of a call that was given up; the attempt that never began is none."""
+    return Outcome(flight.call.key, cause="lost", error=reason, attempts=attempts)
+
+
 def _connection(cluster: ClusterSpec) -> dict[str, Any]:
     """Return the arguments of ``ray.init``: a cluster of our own unless an address is declared."""
     options: dict[str, Any] = {}
@@ -267,45 +290,6 @@ def _nobody(address: str, reason: str) -> ClusterError:
         f"No Ray cluster answers at {address!r}: {reason}. Start one with `ray start --head`, or "
         "run on this machine with --on local."
     )
-
-
-def _has(node: dict[str, float], asked: dict[str, float]) -> bool:
-    return all(node.get(name, 0) >= number for name, number in asked.items())
-
-
-def _too_much(asked: dict[str, float], nodes: list[dict[str, float]]) -> str:
-    """Say what was asked for, and what there is: nodes that are alike once, the largest first."""
-    kinds = Counter(_amounts(node) for node in sorted(nodes, key=_size, reverse=True))
-    found = "; ".join(f"{number} with {amounts}" for amounts, number in kinds.items())
-    several = "s" * (len(nodes) != 1)
-    return (
-        f"No node of the Ray cluster has {_amounts(asked, missing=False)}, which one call of a "
-        f"trial needs. Found {len(nodes)} node{several}, the largest first: {found or 'none'}. "
-        "Ask for less under `resources:` in the job, or run it where there is such a node; the "
-        "file of a cluster that starts nodes as they are needed says `autoscaling: true`."
-    )
-
-
-def _size(node: dict[str, float]) -> tuple[float, ...]:
-    return tuple(node.get(name, 0) for name in ("GPU", "CPU", "memory"))
-
-
-def _amounts(resources: dict[str, float], *, missing: bool = True) -> str:
-    """Return ``16 CPUs, 1 GPU, 60.0 GiB``."""
-    amounts = [
-        f"{number:g} {name}{'' if number == 1 else 's'}"
-        for name in ("CPU", "GPU")
-        if (number := resources.get(name, 0)) or missing
-    ]
-    if memory := resources.get("memory", 0):
-        amounts.append(f"{memory / 2**30:.1f} GiB")
-    amounts += [f"{number:g} {name}" for name, number in resources.items() if _is_custom(name)]
-    return ", ".join(amounts)
-
-
-def _is_custom(name: str) -> bool:
-    """Whether a resource is one that somebody named, not Ray's own, such as a node's address."""
-    return name not in BUILT_IN and not name.startswith("node:")
 
 
 def _room() -> int:
