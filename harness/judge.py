@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.counted import CountedCells
+from harness.held import HeldPredictions, held_controls
 from harness.predictions import open_predictions, with_controls
 from harness.score import PreparedTruth, Reading, by_scale, prepare, score
 from harness.scores import Scores
@@ -48,13 +49,13 @@ class Judge:
     reference: str
     ceiling: bool
 
-    def score(self, path: str, *, with_own_controls: bool) -> Scores:
-        """Score the predictions at `path`, by all suites of the errand.
+    def score(self, predicted: str | HeldPredictions, *, with_own_controls: bool) -> Scores:
+        """Score predictions by all suites of the errand.
 
         Parameters
         ----------
-        path
-            A prediction as `PredictionWriter` leaves it.
+        predicted
+            A file as `PredictionWriter` leaves it, or what is held in memory.
         with_own_controls
             Whether the controls that it is measured from are in the file.
         """
@@ -62,18 +63,26 @@ class Judge:
         parts = []
         for scale, suites in by_scale(self.errand.suites):
             truth = self._truth(scale, suites)
-            cells = self._predicted(path, scale, with_own_controls=with_own_controls)
+            cells = self._predicted(predicted, scale, with_own_controls=with_own_controls)
             parts.append(score(truth, cells, suite=suites).frame)
         frame = pd.concat(parts, ignore_index=True)
         ordered = frame.sort_values("suite", key=lambda names: names.map(order), kind="stable")
         return Scores(ordered.reset_index(drop=True), name="predictions")
 
-    def _predicted(self, path: str, scale: Scale, *, with_own_controls: bool) -> Cells:
+    def _predicted(
+        self, predicted: str | HeldPredictions, scale: Scale, *, with_own_controls: bool
+    ) -> Cells:
+        spec = self.errand.spec
         if scale == "counts":  # effects are measured from the truth's controls
-            return CountedCells(open_predictions(path), self.errand.spec.seed)
-        if with_own_controls:
-            return open_predictions(path)
-        return with_controls(path, self.task.shown_controls(self.errand.spec.side))
+            own = open_predictions(predicted) if isinstance(predicted, str) else predicted.cells()
+            return CountedCells(own, spec.seed)
+        if with_own_controls and isinstance(predicted, str):
+            return open_predictions(predicted)
+        shown = self.task.shown_controls(spec.side)
+        controls = held_controls(shown, spec.data, spec.seed if spec.data else None)
+        if isinstance(predicted, str):
+            return with_controls(predicted, controls)
+        return predicted.cells(controls)
 
     def _truth(self, scale: Scale, suites: Sequence[str]) -> PreparedTruth:
         """Return the truth's part of the scores; trials of one fold in one process share it."""

@@ -1,4 +1,4 @@
-"""Predictions on disk: written as they are made, checked one by one, read by blocks of genes.
+"""Predictions on disk: written as they are made, and read by blocks of genes.
 
 A prediction is laid out as a store: cells sorted into one range per pair, `obs` with `perturbation`
 and `context`, log1p values, readable by `anndata.read_zarr`. Before the predicted cells stand the
@@ -14,56 +14,27 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from harness import paths
+from harness.answered import Answered
 from harness.archives import SUFFIX, unpacked
-from harness.errors import HarnessError, ModelError, listed
+from harness.errors import ModelError
 from harness.foreign import DEFAULT, open_foreign
+from harness.held import HeldPredictions, fits
 from harness.store import Store, open_store, ranges_of
 from harness.store_writer import StoreWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from types import TracebackType
 
     import pandas as pd
 
+    from harness.answered import Asked
     from harness.cells import Cells, Scale, StoreCells
     from harness.kernels.threads import Limits
-
-LOG1P_BELOW = 15.0
-"""The reference scorers refuse log1p values from here on: e^15 counts in one gene are none."""
-
-
-class Asked(Protocol):
-    """What the writer needs of a query; `harness.tasks.Query` is one."""
-
-    @property
-    def perturbation(self) -> str:
-        """The perturbation."""
-
-    @property
-    def context(self) -> str:
-        """The context."""
-
-    @property
-    def n_cells(self) -> int:
-        """How many cells are asked for."""
-
-
-class Answer(Protocol):
-    """What the writer needs of a prediction; `harness.tasks.Prediction` with cells is one."""
-
-    @property
-    def query(self) -> Asked:
-        """The query that is answered."""
-
-    @property
-    def cells(self) -> np.ndarray | None:
-        """The cells: (n_cells, n_genes), log1p scale."""
 
 
 class StoredCells:
@@ -113,12 +84,10 @@ def _both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return together
 
 
-class PredictionWriter:
-    """Writes predictions in the order of the queries; nothing is there until `finish`.
+class PredictionWriter(Answered):
+    """Writes predictions in the order of the queries; nothing is there until `publish`.
 
-    Use as a context manager: what is left without `finish` leaves no file. Each prediction is
-    checked when it is added, and a model that breaks its contract is a `ModelError` that names
-    model and query.
+    Use as a context manager: what is left without `publish` leaves no file.
 
     Parameters
     ----------
@@ -154,17 +123,11 @@ class PredictionWriter:
     ) -> None:
         if not queries:
             raise ModelError(f"{model}: there is no query to predict. Check the split.")
-        self.queries = tuple(queries)
-        self.genes = tuple(genes)
-        self.model = model
-        self.profiles = np.full((len(queries), len(self.genes)), np.nan)
-        self._places = {(q.perturbation, q.context): i for i, q in enumerate(queries)}
-        self._answered = 0
-        obs = _labels(self.queries, controls)
+        obs = _labels(queries, controls)
         self._writer = StoreWriter(
             path,
             obs=obs,
-            var=_frame({}, index=self.genes),
+            var=_frame({}, index=genes),
             ranges=ranges_of(obs["context"], obs["perturbation"]),
             dtype="float32",
             card={"name": f"predictions of {model}"},
@@ -173,99 +136,39 @@ class PredictionWriter:
             compression=compression,
             lasting=lasting,
         )
+        super().__init__(queries, genes, model, self._writer)
         if controls is not None:
             for _, block in controls.blocks():
                 self._writer.append(block)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
-        if error is not None and not isinstance(error, HarnessError):
-            error.add_note(self._whereabouts())
-
-    def _whereabouts(self) -> str:
-        """Return which query was to be answered next, for what a model raises of its own."""
-        n = len(self.queries)
-        if self._answered == n:
-            return f"{self.model} had answered all {n} queries."
-        query = self.queries[self._answered]
-        return (
-            f"{self.model} was to answer query {self._answered + 1} of {n}: "
-            f"{query.perturbation!r} in {query.context!r}."
-        )
-
-    def add(self, prediction: Answer) -> None:
-        """Check the next prediction and write its cells; its mean becomes the query's profile."""
-        where = self._check_query(prediction.query)
-        cells = self._check_cells(prediction.cells, prediction.query, where)
-        self._writer.append(cells)
-        # Of the cells, not of the profile that a model may give besides: these are what is scored.
-        self.profiles[self._answered] = cells.mean(axis=0, dtype=np.float64)
-        self._answered += 1
+    @property
+    def made(self) -> str:
+        """The file's path."""
+        return self._writer.path
 
     def finish(self) -> StoredCells:
         """Publish the file and open it; `ModelError` where queries are unanswered."""
         self.publish()
-        return StoredCells(open_store(self._writer.path))
+        return StoredCells(open_store(self.made))
 
-    def publish(self) -> None:
-        """Give the file its name; `ModelError` where queries are unanswered."""
-        if missing := self.queries[self._answered :]:
-            raise ModelError(
-                f"{self.model} left {len(missing)} of {len(self.queries)} queries unanswered: "
-                f"{listed((q.perturbation, q.context) for q in missing)}. Expected one prediction "
-                "for each."
-            )
-        self._writer.publish()
 
-    def _check_query(self, query: Asked) -> str:
-        where = f"{self.model}, prediction for {query.perturbation!r} in {query.context!r}"
-        place = self._places.get((query.perturbation, query.context))
-        if place is None:
-            raise ModelError(f"{where}: nobody asked for it. Answer what `predict` is given.")
-        if place < self._answered:
-            raise ModelError(f"{where}: the query was answered before. Answer each one once.")
-        if place > self._answered:
-            expected = self.queries[self._answered]
-            raise ModelError(
-                f"{where} is out of order: expected {expected.perturbation!r} in "
-                f"{expected.context!r}. Yield predictions in the order of the queries."
-            )
-        return where
+def scratch_predictions(
+    path: str,
+    queries: Sequence[Asked],
+    *,
+    genes: Sequence[str],
+    control_label: str,
+    model: str = "model",
+) -> PredictionWriter | HeldPredictions:
+    """Return what takes predictions that are scored at once: held in memory if small, else a file.
 
-    def _check_cells(self, cells: np.ndarray | None, query: Asked, where: str) -> np.ndarray:
-        shape = (query.n_cells, len(self.genes))
-        if cells is None or np.shape(cells) != shape:
-            found = "no cells" if cells is None else f"an array of shape {np.shape(cells)}"
-            raise ModelError(f"{where}: found {found}, expected {shape}, cells by genes.")
-        if not np.issubdtype(cells.dtype, np.floating):
-            raise ModelError(f"{where}: found values of type {cells.dtype}, expected float32.")
-        low, high = float(cells.min(initial=0.0)), float(cells.max(initial=0.0))
-        # NaN fails both comparisons, so one pass over the cells finds everything.
-        if not (low >= 0 and high < LOG1P_BELOW):
-            raise ModelError(f"{where}: {self._wrong_values(cells)}")
-        return cells
-
-    def _wrong_values(self, cells: np.ndarray) -> str:
-        expected = f"expected log1p values of at least 0 and below {LOG1P_BELOW:g}."
-        for what, wrong in (
-            ("NaN", np.isnan(cells)),
-            ("infinite", np.isinf(cells)),
-            ("negative", cells < 0),
-            (f"above {LOG1P_BELOW:g}, counts?,", cells >= LOG1P_BELOW),
-        ):
-            if wrong.any():
-                genes = [self.genes[i] for i in np.flatnonzero(wrong.any(axis=0))]
-                found = f"{int(wrong.sum())} values that are {what} in {listed(genes)}"
-                return f"found {found}, {expected}"
-        raise AssertionError(expected)
+    Its ``made`` is then what to score, without controls: the file's path, or what is held. The
+    parameters are those of `PredictionWriter`.
+    """
+    asked: Any = {"genes": genes, "control_label": control_label, "model": model}
+    if fits(sum(query.n_cells for query in queries), len(genes)):
+        return HeldPredictions(queries, **asked)
+    return PredictionWriter(path, queries, **asked, compression="none", lasting=False)
 
 
 def write_profiles(

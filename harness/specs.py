@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -196,7 +197,7 @@ def read_job(name_or_path: str) -> Job:
 # --- trials -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrialSpec:
     """The smallest thing scheduled and scored, as a value.
 
@@ -227,7 +228,7 @@ class TrialSpec:
     inputs: tuple[tuple[str, str], ...] = ()
     command: str = ""
 
-    @property
+    @cached_property  # asked for again and again
     def id(self) -> str:
         """The first 12 hexadecimal digits of a hash over everything that the trial computes."""
         named = self
@@ -244,8 +245,8 @@ class TrialSpec:
 
     def to_json(self) -> str:
         """Return the trial as canonical JSON: equal trials give equal text."""
-        mappings = {name: dict(getattr(self, name)) for name in _MAPPINGS}
-        values = asdict(self) | mappings
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values |= {name: dict(values[name]) for name in _MAPPINGS}
         for name, default in _LEFT_OUT.items():
             if values[name] == default:
                 del values[name]
@@ -258,7 +259,7 @@ class TrialSpec:
         for name in _MAPPINGS:
             values[name] = frozen_parameters(values.get(name, {}))
         values = {**_LEFT_OUT, **values}
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{one.name: values[one.name] for one in fields(cls)})
 
 
 _LEFT_OUT = {"data": {}, "side": "test", "prediction": "", "inputs": {}, "command": ""}

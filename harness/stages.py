@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 PREDICTIONS = "predictions.zarr"
+PROFILES = "profiles.zarr"
 
 
 class StageFiles:

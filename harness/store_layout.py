@@ -39,7 +39,7 @@ class Matrix(NamedTuple):
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     tile: tuple[int, int]
-    shard: tuple[int, int]
+    shard: tuple[int, int] | None
     compression: Compression
     scale: Scale
 

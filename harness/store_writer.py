@@ -41,6 +41,10 @@ Rows: TypeAlias = sparse.csr_matrix
 
 DIGEST_BYTES = 16
 
+PLAIN_BYTES = 1024 * 1024
+"""The largest matrix that is written as one chunk as it is, such as the profiles of a trial:
+compressing it takes longer than what that saves."""
+
 
 @dataclass
 class StoreWriter:
@@ -103,6 +107,8 @@ class StoreWriter:
         self._folder = Path(self.scratch or _new_scratch(self.path))
         self._next = 0
         self._flusher = ThreadPoolExecutor(1)
+        content = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        self._plain = self.n_shards == 1 and 0 < content <= PLAIN_BYTES and self.scratch is None
         self._matrix = self._prepare()
 
     def __enter__(self) -> Self:
@@ -117,11 +123,16 @@ class StoreWriter:
         self._flusher.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _prepare(self) -> zarr.Array[Any]:
-        """Create the empty store, or reopen one that an earlier writer left whole."""
+    def _prepare(self) -> zarr.Array[Any] | None:
+        """Create the empty store, or reopen one that an earlier writer left whole.
+
+        Nothing needs to be opened where the matrix is one chunk as it is.
+        """
         store, ready = self._folder / "store", self._folder / "rows"
         if self.scratch is None:
             self._create(store)
+            if self._plain:
+                return None
         elif not ready.is_dir():
             shutil.rmtree(store, ignore_errors=True)
             self._create(store)
@@ -139,9 +150,9 @@ class StoreWriter:
         matrix = Matrix(
             shape=self.shape,
             dtype=np.dtype(self.dtype),
-            tile=tile,
-            shard=(rows, max(1, -(-self.shape[1] // tile[1])) * tile[1]),
-            compression=self.compression,
+            tile=self.shape if self._plain else tile,
+            shard=None if self._plain else (rows, -(-self.shape[1] // tile[1]) * tile[1] or 1),
+            compression="none" if self._plain else self.compression,
             scale=self.scale,
         )
         files = layout(matrix, self.obs if self.lasting else None, self.var)
@@ -205,10 +216,15 @@ class StoreWriter:
             filled += strip.shape[0]
         if filled < len(dense):
             raise ValueError(f"Shard {shard} holds {len(dense)} rows, but got {filled}.")
-        self._matrix[where] = dense
+        if self._matrix is None:
+            _write_plain(self._folder / "store" / "X" / "c" / "0" / "0", dense)
+        else:
+            self._matrix[where] = dense
         self._buffers.append(buffer)
         kept = {"sizes": np.concatenate(sizes), "digests": np.concatenate(digests)}
-        if self.lasting or self.scratch is not None:
+        if self._plain and self.lasting:
+            self._record(shard, kept)
+        elif self.lasting or self.scratch is not None:
             # the disk works while the next shard is computed
             self._flushes.append(self._flusher.submit(self._record, shard, kept))
         else:
@@ -303,6 +319,12 @@ def _digest(strip: Rows) -> Array:
     digest.update(columns.data)
     digest.update(strip.data.astype(strip.dtype.newbyteorder("<"), copy=False).data)
     return np.frombuffer(digest.digest(), dtype="u1")
+
+
+def _write_plain(file: Path, dense: Array) -> None:
+    """Write a chunk as Zarr's codec ``bytes`` does."""
+    file.parent.mkdir(parents=True)
+    file.write_bytes(dense.astype(dense.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def _flush(file: Path | str) -> None:

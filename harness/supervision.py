@@ -2,7 +2,7 @@
 
 It scores the model on the validation pairs, keeps its checkpoint and stores its learning curve.
 Validation uses the validation side of the split and the held controls of its contexts, never a
-test pair, and goes the same way as a trial's scores: cells are written, read back and scored.
+test pair, and goes the same way as a trial's scores.
 
 ``trials/ID/checkpoint/training.bin`` is replaced whole each time, so that a worker killed at any
 moment leaves the last one. ``trials/ID/curve.parquet`` has a row for each epoch and can be read
@@ -21,19 +21,20 @@ from harness.errors import ModelError, StoppedError, UnknownNameError
 from harness.judge import Judge
 from harness.metrics import registered
 from harness.metrics.suites import suites
-from harness.predictions import PredictionWriter, with_controls
+from harness.predictions import scratch_predictions, with_controls
 from harness.runs import RunFolder
 from harness.score import PreparedTruth, Reading, prepare, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from harness.answered import Answered
     from harness.errands import Errand
     from harness.models import Model
     from harness.tasks import Query, Task, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
-    Answer = Callable[[Model, Sequence[Query], TrainView, PredictionWriter], None]
+    Answer = Callable[[Model, Sequence[Query], TrainView, Answered], None]
 
 CHECKPOINT = "checkpoint"
 CURVE = "curve.parquet"
@@ -92,20 +93,14 @@ class TrialSupervision:
         path = paths.join(self.scratch, "validation.zarr")
         paths.remove(path)
         label = self.task.store.control_label
-        writer = PredictionWriter(
-            path,
-            self.queries,
-            genes=self.view.genes,
-            control_label=label,
-            compression="none",
-            lasting=False,
-        )
+        writer = scratch_predictions(path, self.queries, genes=self.view.genes, control_label=label)
         self.answer(model, self.queries, self.view, writer)
-        cells = with_controls(path, self.task.shown_controls("validation"))
+        made, controls = writer.made, self.task.shown_controls("validation")
+        cells = with_controls(made, controls) if isinstance(made, str) else made.cells(controls)
         frame = score(self._prepared(suite, name), cells, suite=suite, metrics=[name]).frame
         if self.report is not None and self.errand.spec.side == "validation":
             judge = Judge(self.task, self.errand, self.reference, ceiling=False)
-            if not self.report(step, judge.score(path, with_own_controls=False).frame):
+            if not self.report(step, judge.score(made, with_own_controls=False).frame):
                 raise StoppedError(f"stopped after step {step}: others did better by then")
         paths.remove(path)
         return float(frame["value"].mean())

@@ -30,14 +30,14 @@ from harness.judge import Judge
 from harness.known_models import class_for, has_own_cells, is_ceiling, model_for
 from harness.models import answers, notes, profiles_alone, with_cells
 from harness.node_copies import store_here
-from harness.predictions import PredictionWriter, write_profiles
+from harness.predictions import PredictionWriter, scratch_predictions, write_profiles
 from harness.pulse import Pulse, Stopwatch, total_cost
 from harness.recorded import recorded, scratch_folder
 from harness.resources import STAGES
 from harness.results import write_scores
 from harness.runs import RunFolder
 from harness.splits import parse_split
-from harness.stages import MODEL, PREDICTIONS, StageFiles
+from harness.stages import MODEL, PREDICTIONS, PROFILES, StageFiles
 from harness.store import open_store
 from harness.supervision import CHECKPOINT, TrialSupervision
 from harness.tasks import Task
@@ -48,12 +48,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from harness.answered import Answered
+    from harness.held import HeldPredictions
     from harness.models import Model
     from harness.pulse import Cost
     from harness.scores import Scores
     from harness.store import Store
     from harness.tasks import Query, TrainView
 
+    Predicted = str | HeldPredictions
     Report = Callable[[int, pd.DataFrame], bool]
 
 SCRATCH = "scratch"
@@ -115,7 +118,8 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Fit, predict, score and keep; return the manifest, or what it took where that is not all."""
     trial, run = errand.spec.id, ways.run
-    kept, predicted = run.of_trial(trial, PREDICTIONS), ""
+    kept = run.of_trial(trial, PREDICTIONS)
+    predicted: Predicted = ""
     watch = Stopwatch(pulse, errand.gpus)
     with scratch_folder(run.of_trial(trial, SCRATCH)) as scratch:
         if paths.is_published(kept, "zarr.json"):
@@ -154,6 +158,7 @@ class _Ways:
         self.errand, self.run, self.spec = errand, run, errand.spec
         self.report = report
         self.ceiling = is_ceiling(self.spec)
+        self._profiles: Callable[[str], None] | None = None
         model = class_for(self.spec, errand.command)
         self.trains = bool(getattr(model, "trains", False))
         self.between = StageFiles(run, self.spec.id, code_of(model))
@@ -172,7 +177,7 @@ class _Ways:
             data=DataFactors.of(self.spec.data, self.spec.seed),
         )
 
-    def predicted(self, scratch: str, watch: Stopwatch) -> tuple[str, tuple[str, ...]]:
+    def predicted(self, scratch: str, watch: Stopwatch) -> tuple[Predicted, tuple[str, ...]]:
         """Do what is asked for of fitting and predicting, and return the predictions and notes.
 
         Nothing is returned where predictions are left to another call.
@@ -195,12 +200,12 @@ class _Ways:
             between.leave(local, MODEL)
             between.finish("fit", watch.costs["fit"])
             return "", ()
-        path = paths.join(scratch, PREDICTIONS)
-        said = self.predict(model, queries, view, path, watch)
+        predicted = self.predict(model, queries, view, scratch, watch)
+        said = notes(model)
         if "score" not in stages:
             self._leave(scratch)
             between.finish("predict", watch.costs["predict"], notes=said)
-        return path, said
+        return predicted, said
 
     def _fitted(
         self, queries: Sequence[Query], view: TrainView, scratch: str, watch: Stopwatch
@@ -226,27 +231,35 @@ class _Ways:
         model: Model,
         queries: Sequence[Query],
         view: TrainView,
-        path: str,
+        scratch: str,
         watch: Stopwatch,
-    ) -> tuple[str, ...]:
-        """Write a fitted model's predictions and profiles, and return its notes."""
-        task, spec = self.task, self.spec
-        kept = "predictions" in self.errand.keep
-        writer = PredictionWriter(
-            path,
-            queries,
-            genes=view.genes,
-            control_label=task.store.control_label,
-            controls=task.shown_controls(spec.side) if kept else None,
-            model=spec.model,
-            compression="zstd" if kept else "none",
-            lasting=kept or "score" not in self.errand.stages,
-        )
+    ) -> str | HeldPredictions:
+        """Let a fitted model predict; return what to score, or where it was left."""
+        errand, last = self.errand, "score" in self.errand.stages
+        place = paths.join(scratch, PREDICTIONS)
+        asked: Any = {
+            "genes": view.genes,
+            "control_label": self.task.store.control_label,
+            "model": self.spec.model,
+        }
+        if last and "predictions" not in errand.keep:
+            writer = scratch_predictions(place, queries, **asked)
+        else:
+            kept = "predictions" in errand.keep
+            writer = PredictionWriter(
+                place,
+                queries,
+                **asked,
+                controls=self.task.shown_controls(self.spec.side) if kept else None,
+                compression="zstd" if kept else "none",
+            )
         with watch.stage("predict"):
             self._answer(model, queries, view, writer)
-        beside = f"{path.removesuffix(PREDICTIONS)}profiles.zarr"
-        self._write_profiles(beside, queries, writer.profiles, view)
-        return notes(model)
+        if last:
+            self._profiles = partial(self._write_profiles, queries, writer.profiles, view)
+        else:
+            self._write_profiles(queries, writer.profiles, view, paths.join(scratch, PROFILES))
+        return writer.made
 
     def _check_inputs(self) -> None:
         """Raise where a file that the model reads is not what it was when the job was planned."""
@@ -259,7 +272,7 @@ class _Ways:
                 )
 
     def _answer(
-        self, model: Model, queries: Sequence[Query], view: TrainView, writer: PredictionWriter
+        self, model: Model, queries: Sequence[Query], view: TrainView, writer: Answered
     ) -> None:
         predicted = answers(model, queries)
         if self.spec.cells is not None:
@@ -277,22 +290,15 @@ class _Ways:
         """Score what a model answers in the middle of its fit, and end it if it is to stop."""
         if self.report is None:
             return
-        label = self.task.store.control_label
         paths.remove(path)
-        writer = PredictionWriter(
-            path,
-            queries,
-            genes=view.genes,
-            control_label=label,
-            compression="none",
-            lasting=False,
-        )
+        label = self.task.store.control_label
+        writer = scratch_predictions(path, queries, genes=view.genes, control_label=label)
         self._answer(model, queries, view, writer)
-        if not self.report(step, self.score(path).frame):
+        if not self.report(step, self.score(writer.made).frame):
             raise StoppedError(f"stopped after step {step}: others did better by then")
 
     def _write_profiles(
-        self, path: str, queries: Sequence[Query], profiles: np.ndarray, view: TrainView
+        self, queries: Sequence[Query], profiles: np.ndarray, view: TrainView, path: str
     ) -> None:
         if "profiles" not in self.errand.keep:
             return
@@ -306,35 +312,36 @@ class _Ways:
             controls={context: view.control_pseudobulk(context) for context in contexts},
         )
 
-    def score(self, path: str) -> Scores:
-        """Score the predictions at `path` against the held-out cells."""
-        kept = path == self.run.of_trial(self.spec.id, PREDICTIONS)
+    def score(self, predicted: Predicted) -> Scores:
+        """Score predictions against the held-out cells."""
+        kept = predicted == self.run.of_trial(self.spec.id, PREDICTIONS)
         own = kept or "predictions" in self.errand.keep
         judge = Judge(self.task, self.errand, self.run.reference, self.ceiling)
-        return judge.score(path, with_own_controls=own)
+        return judge.score(predicted, with_own_controls=own)
 
     def _leave(self, scratch: str) -> None:
         """Move what was predicted to where the call finds it that scores."""
-        for name in (PREDICTIONS, "profiles.zarr"):
+        for name in (PREDICTIONS, PROFILES):
             if name == PREDICTIONS or "profiles" in self.errand.keep:
                 self.between.leave(paths.join(scratch, name), name)
 
     def keep(self, scratch: str) -> None:
-        """Move what the job keeps to the trial's folder, from where this or another call made it.
+        """Put what the job keeps into the trial's folder, from where this or another call made it.
 
         On an object store nothing can be moved, so it is fetched and sent again.
         """
-        for what in ("profiles", "predictions"):
-            name = f"{what}.zarr"
+        for what, name in (("profiles", PROFILES), ("predictions", PREDICTIONS)):
             final = self.run.of_trial(self.spec.id, name)
             paths.remove(final)
             if what not in self.errand.keep:
                 continue
-            if "predict" not in self.between.records:
+            if what == "profiles" and self._profiles is not None:
+                self._profiles(final)
+            elif "predict" not in self.between.records:
                 paths.publish(paths.join(scratch, name), final, last="zarr.json")
-                continue
-            with self.between.fetched(name) as made:
-                paths.publish(made, final, last="zarr.json")
+            else:
+                with self.between.fetched(name) as made:
+                    paths.publish(made, final, last="zarr.json")
 
 
 def _opened(path: str) -> Store:
@@ -360,12 +367,12 @@ def _manifest(
     ceiling: bool,
 ) -> dict[str, Any]:
     """Return what a finished trial says of itself."""
-    scored = frame[["suite", "metric", "version"]].drop_duplicates()
+    scored = dict.fromkeys(zip(frame["suite"], frame["metric"], frame["version"], strict=True))
     return {
         "trial": errand.spec.id,
         "model": errand.spec.model,
         "ceiling": ceiling,
-        "scored": {f"{s}:{m}": int(v) for s, m, v in scored.to_numpy().tolist()},
+        "scored": {f"{s}:{m}": int(v) for s, m, v in scored},
         "kept": sorted(errand.keep),
         "undefined": int(frame["value"].isna().sum()),
         "notes": list(notes),

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         "known_models command_model program_files",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
-        "metrics | predictions foreign strips annotated"
+        "metrics | predictions answered held foreign strips annotated"
         " | results trial_rows cube queries exports joining score_rows"
         " | reference reference_store counts energy populations | convert convert_checks"
         " | tasks shown loading cells counted data_factors pseudobulks"
