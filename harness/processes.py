@@ -3,6 +3,9 @@
 The program runs under `harness.keeper`, a process that ends with this one. So nothing is left
 behind when a block is left by an exception, when a worker is killed outright, or when the machine
 that drives a run is switched off.
+
+Whether a program lives is told by what it does, since this process lives beside it whatever it
+does: `silence` says for how long those that run here have done nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from harness import keeper
 
@@ -29,6 +35,56 @@ TAIL = 5
 
 PATIENCE_SECONDS = keeper.GRACE_SECONDS + 10
 """How long the keeper may take to end everything before it is taken for stuck."""
+
+
+IDLE_SHARE = 0.01
+"""A program that takes less of one processor than this is waiting, not working."""
+
+
+class _Vigil:
+    """When a program last did something: wrote a line, or took processor time.
+
+    That is the time of all processes below ours, among them those that have ended.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.cpu = pid, 0.0
+        self.looked = self.active = time.monotonic()
+
+    def heard(self) -> None:
+        """Note that the program wrote something."""
+        self.active = time.monotonic()
+
+    def silence(self) -> float:
+        """Return for how many seconds it has done nothing, as far as looks now and then tell."""
+        now, cpu = time.monotonic(), _cpu_seconds(self.pid)
+        if abs(cpu - self.cpu) > IDLE_SHARE * (now - self.looked):
+            self.active = now
+        self.looked, self.cpu = now, cpu
+        return now - self.active
+
+
+_VIGILS: set[_Vigil] = set()
+
+
+def silence() -> float:
+    """Return for how many seconds the programs that this process runs have done nothing; 0 without.
+
+    Of what runs in a container's daemon nothing is known, so that is never silent.
+    """
+    return max((vigil.silence() for vigil in tuple(_VIGILS)), default=0.0)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process and all below it, those that have ended included."""
+    found = 0.0
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.Error):
+                took = process.cpu_times()
+                found += took.user + took.system + took.children_user + took.children_system
+    return found
 
 
 class ProgramError(Exception):
@@ -95,9 +151,12 @@ def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two b
         start_new_session=True,
         pass_fds=tuple(held),
     )
-    listener = threading.Thread(target=_listen, args=(kept, say, tail), daemon=True)
+    vigil = _Vigil(kept.pid)
+    listener = threading.Thread(target=_listen, args=(kept, say, tail, vigil), daemon=True)
     try:
         listener.start()
+        if not cleanup:  # else it runs elsewhere: in a container, which outlives its client
+            _VIGILS.add(vigil)
         assert kept.stdin is not None
         kept.stdin.write(json.dumps(order) + "\n")
         kept.stdin.flush()
@@ -109,6 +168,7 @@ def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two b
             f"ran longer than its limit of {seconds:g} s and was ended.", tuple(tail)
         ) from None
     finally:
+        _VIGILS.discard(vigil)
         _end(kept)
         listener.join(PATIENCE_SECONDS)
         assert kept.stdout is not None
@@ -118,9 +178,12 @@ def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two b
         raise ProgramError(_why(status), tuple(tail))
 
 
-def _listen(kept: subprocess.Popen[str], say: Callable[[str], None], tail: deque[str]) -> None:
+def _listen(
+    kept: subprocess.Popen[str], say: Callable[[str], None], tail: deque[str], vigil: _Vigil
+) -> None:
     assert kept.stdout is not None
     for line in kept.stdout:
+        vigil.heard()
         if text := line.rstrip():
             tail.append(text)
             say(text)

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from harness.processes import silence
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Self
@@ -29,7 +31,8 @@ class Pulse:
     """Signs of life of one attempt, in its trial's folder, while the block lasts.
 
     A thread gives them, so a model that computes for hours without a word is alive and a frozen
-    process is not. Which stage it is in, where, which attempt at the call it is, and how much
+    process is not. A program of someone else's may be frozen beside it: for how long it has done
+    nothing is said, too. Which stage it is in, where, which attempt at the call it is, and how much
     memory it has taken stand beside.
 
     Parameters
@@ -59,6 +62,7 @@ class Pulse:
             "host": platform.node(),
             "pid": os.getpid(),
             "peak_memory": peak_memory(),
+            "idle": round(silence(), 1),
         }
         self.run.write_attempt(self.trial, attempt)
 

@@ -167,11 +167,14 @@ class RunFolder:
     def silence(self, trial: str, since: float = 0.0) -> float:
         """Return how many seconds ago a running trial last gave a sign of life.
 
-        0 where it has given none after `since`, a time in seconds since the epoch: it may be
-        waiting for a worker. Also where the run folder cannot be reached: that says nothing of it.
+        While it waits for a program of someone else's, that has to do something. 0 where it has
+        given none after `since`, a time in seconds since the epoch: it may be waiting for a worker.
+        Also where the run folder cannot be reached: that says nothing of it.
         """
         attempt = self._attempt_since(trial, since)
-        return 0.0 if attempt is None else max(0.0, time.time() - float(attempt["seen"]))
+        if attempt is None:
+            return 0.0
+        return max(0.0, time.time() - float(attempt["seen"])) + float(attempt.get("idle", 0.0))
 
     def _attempt_since(self, trial: str, since: float) -> dict[str, Any] | None:
         try:

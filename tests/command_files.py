@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from harness.commands import Command, read_command
@@ -42,3 +46,28 @@ def declare(folder: Path, name: str = "mine", **changes: Any) -> Path:
 def command(folder: Path, **changes: Any) -> Command:
     """Return a declared program."""
     return read_command(str(declare(folder, **changes)))
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def child_in(log: Path, seconds: float = 60) -> int:
+    """Wait until a program has said what its child's number is."""
+    for _ in range(int(seconds * 20)):
+        if log.exists() and "child " in (text := log.read_text(encoding="utf-8")):
+            return int(text.rpartition("child ")[2].split()[0])
+        time.sleep(0.05)
+    raise AssertionError(f"{log} names no child")
+
+
+def wait_for_the_end(pid: int, seconds: float = 60) -> None:
+    for _ in range(int(seconds * 20)):
+        if not lives(pid):
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError(f"process {pid} outlived its program")

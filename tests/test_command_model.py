@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from harness.splits import parse_split
 from harness.sweep import plan_job, run_job
 from harness.tasks import Task
 from harness.testing import check_model, tiny_screen
-from tests.command_files import PROFILES, command, declare
+from tests.command_files import PROFILES, child_in, command, declare, lives, wait_for_the_end
 
 PROFILE = {"holds": "profiles"}
 
@@ -224,31 +223,6 @@ def test_a_file_that_a_job_gives_is_part_of_the_trial_by_content(tmp_path: Path)
     report = run_job(named, "run", "inline")
     assert report.failures == []
     assert len({trial.inputs for trial in report.plan.trials if trial.model == "mine"}) == 2
-
-
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def child_in(log: Path, seconds: float = 60) -> int:
-    """Wait until a program has said what its child's number is."""
-    for _ in range(int(seconds * 20)):
-        if log.exists() and "child " in (text := log.read_text(encoding="utf-8")):
-            return int(text.rpartition("child ")[2].split()[0])
-        time.sleep(0.05)
-    raise AssertionError(f"{log} names no child")
-
-
-def wait_for_the_end(pid: int, seconds: float = 60) -> None:
-    for _ in range(int(seconds * 20)):
-        if not lives(pid):
-            return
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    raise AssertionError(f"process {pid} outlived its program")
 
 
 @pytest.mark.parametrize("step", ["train", "predict"])

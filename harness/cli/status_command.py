@@ -13,6 +13,7 @@ from harness.cli.console import out
 from harness.ledger import Ledger, ago, read_ledger
 
 SHOWN = 12
+IDLE_SECONDS = 60.0
 REFRESH_SECONDS = 2.0
 
 
@@ -47,6 +48,8 @@ def shown(ledger: Ledger) -> Table:
     for entry in ledger.in_state("running")[:SHOWN]:
         said = entry.said
         where = f"{said['stage']} on {said['host']}, began {ago(said['began'])}"
+        if (idle := float(said.get("idle", 0.0))) >= IDLE_SECONDS:
+            where += f"; its program last did something {ago(said['seen'] - idle)}"
         table.add_row("running", entry.trial, entry.model, where)
     for entry in ledger.in_state("lost")[:SHOWN]:
         where = f"{entry.said['stage']} on {entry.said['host']}, seen {ago(entry.said['seen'])}"
