@@ -7,6 +7,7 @@ ran has none: nothing is guessed.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,17 @@ def _without_data(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Ite
             if str(error) not in said:
                 said.add(str(error))
                 yield f"{error} (Split {trial.split}, fold {trial.fold}.)"
+
+
+def changed_code(plan: Plan) -> list[str]:
+    """Return, for each model that was edited since trials of it ended, what that means for them."""
+    edited = Counter(trial.model for trial in plan.trials if trial.id in plan.other_code)
+    return [
+        f"{n} finished trial{'s were' if n > 1 else ' was'} made by other code of {model} than it "
+        f"has now, and {'are' if n > 1 else 'is'} kept. `harness retry {plan.run.path} "
+        "--other-code` makes such trials again; with another folder (-o) both can be compared."
+        for model, n in edited.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,10 @@ class RunFolder:
         found = zip(trials, files, paths.read_each(files), strict=True)
         return {trial: _parsed(file, text) for trial, file, text in found if text is not None}
 
+    def is_finished(self, trial: str) -> bool:
+        """Whether a trial has its manifest."""
+        return paths.exists(self.of_trial(trial, "manifest.json"))
+
     def manifest(self, trial: str) -> dict[str, Any] | None:
         """Return what a finished trial said of itself; None for any other."""
         return _read(self.of_trial(trial, "manifest.json"))
@@ -160,8 +164,12 @@ class RunFolder:
         paths.write_atomic(self.of_trial(trial, "attempt.json"), said, durable=False)
 
     def forget(self, trial: str) -> None:
-        """Make a trial one that nothing was ever done for, its log aside."""
-        for name in ("manifest.json", "failure.json", "attempt.json", "stages"):
+        """Make a trial one that nothing was ever done for, its log aside.
+
+        One that was not finished still goes on from its checkpoint.
+        """
+        made = ("predictions.zarr", "profiles.zarr", "checkpoint") * self.is_finished(trial)
+        for name in (*made, "manifest.json", "failure.json", "attempt.json", "stages"):
             paths.remove(self.of_trial(trial, name))
 
     def silence(self, trial: str, since: float = 0.0) -> float:

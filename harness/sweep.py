@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ from harness.known_models import commands_of, identified, parameters_of, prepare
 from harness.ledger import forget
 from harness.listening import Silence
 from harness.metrics.suites import suites
+from harness.model_code import code_of_model, is_other_code
 from harness.paths import find_declaration
-from harness.planning import refuse_impossible, refuse_suites
+from harness.planning import changed_code, refuse_impossible, refuse_suites
 from harness.prediction_files import trials_of_files
 from harness.preparation import known_names, prepare
 from harness.provenance import described_run
@@ -40,7 +42,7 @@ from harness.submitting import follow_run, submit_run
 from harness.trial_inputs import wherever, with_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.executors import Call, Outcome
     from harness.listening import Listener
@@ -67,6 +69,8 @@ class Plan:
         What chooses the setting of a search; its trials are known when it is over.
     commands
         The declarations of those models that are programs, by name.
+    other_code
+        Ids of finished trials that were made by other code than their models have now.
     """
 
     job: Job
@@ -79,6 +83,7 @@ class Plan:
     files: dict[str, str] = field(default_factory=dict)
     search: Search | None = None
     commands: dict[str, str] = field(default_factory=dict)
+    other_code: frozenset[str] = frozenset()
 
     @property
     def missing(self) -> tuple[TrialSpec, ...]:
@@ -172,11 +177,11 @@ def plan_job(
         trials = tuple(files or with_inputs(identified(expanded)))
     except JobError as error:
         raise JobError(*(f"{path}: {problem}" for problem in error.args)) from error
-    done, scoring = _progress(folder, trials, _wanted(job.score.suites))
     given = {trial.id: file for trial, file in files.items()}
     blanks = search.blanks if search else ()
     commands = commands_of({t.model for t in (*trials, *blanks) if t.command})
-    plan = Plan(job, path, folder, trials, done, scoring, stores, given, search, commands)
+    found = _progress(folder, trials, _wanted(job.score.suites), commands)
+    plan = Plan(job, path, folder, trials, *found[:2], stores, given, search, commands, found[2])
     refuse_impossible((*plan.missing, *blanks), stores, str(path), here=here)
     screens_of = {name: found.store for name, found in prepared.items()}
     searched = (job.metric.suite,) if isinstance(job, SearchJob) else ()
@@ -194,19 +199,30 @@ def _wanted(names: Sequence[str]) -> dict[str, int]:
 
 
 def _progress(
-    run: RunFolder, trials: Sequence[TrialSpec], wanted: dict[str, int]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Return which trials have all scores, and which need scoring only.
+    run: RunFolder,
+    trials: Sequence[TrialSpec],
+    wanted: dict[str, int],
+    commands: Mapping[str, str],
+) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return which trials have all scores, which need scoring only, and which other code made.
 
-    A trial that lacks a score and has no predictions left is in neither: it runs again.
+    A trial that lacks a score and has no predictions left is in none: it runs again.
     """
     done, scoring = set(), set()
-    for trial, manifest in run.manifests([trial.id for trial in trials]).items():
+    manifests = run.manifests([trial.id for trial in trials])
+    for trial, manifest in manifests.items():
         if wanted.items() <= manifest["scored"].items():
             done.add(trial)
         elif "predictions" in manifest["kept"]:
             scoring.add(trial)
-    return frozenset(done), frozenset(scoring)
+    models = {trial.id: trial.model for trial in trials if not trial.prediction}
+    now = {name: code_of_model(name, commands.get(name, "")) for name in {*models.values()}}
+    other = {
+        trial
+        for trial in done | scoring
+        if trial in models and is_other_code(manifests[trial].get("code", {}), now[models[trial]])
+    }
+    return frozenset(done), frozenset(scoring), frozenset(other)
 
 
 def run_job(
@@ -252,8 +268,9 @@ def _with_choice(plan: Plan, cluster: ClusterSpec | None, listener: Listener) ->
         return plan
     chosen = choose(plan.search, cluster, listener.preparing)
     trials = tuple(dict.fromkeys([*plan.trials, *chosen]))
-    done, scoring = _progress(plan.run, trials, _wanted(plan.job.score.suites))
-    return replace(plan, trials=trials, done=done, scoring=scoring)
+    wanted = _wanted(plan.job.score.suites)
+    done, scoring, other = _progress(plan.run, trials, wanted, plan.commands)
+    return replace(plan, trials=trials, done=done, scoring=scoring, other_code=other)
 
 
 def retry(
@@ -261,6 +278,7 @@ def retry(
     trials: Sequence[str] = (),
     *,
     failed: bool = False,
+    other_code: bool = False,
     on: str = "local",
     listener: Listener | None = None,
 ) -> Report:
@@ -272,17 +290,21 @@ def retry(
         The run folder, which has the job in it.
     trials, failed
         As for `ledger.forget`.
+    other_code
+        All finished ones that were made by other code than their models have now, besides.
     on, listener
         As for `run_job`.
     """
     folder = RunFolder(run)
     if not paths.exists(folder.job_file):
         raise DataError(f"{run}: its job.yaml is gone. Run the job itself again with -o {run}.")
-    forget(run, trials, failed=failed)
     name = Path(folder.described()["job_file"]).stem
     with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
         job = Path(scratch, f"{name}.yaml")
         job.write_bytes(paths.read_bytes(folder.job_file))
+        if other_code:
+            trials = [*trials, *sorted(plan_job(str(job), run, listener, here=False).other_code)]
+        forget(run, trials, failed=failed)
         return run_job(str(job), run, on, listener)
 
 
@@ -332,6 +354,8 @@ def run_for_results(job: str, run: str | None = None, on: str = "local") -> Resu
         follow_run(*submit_run(job, run, cluster), sys.stderr.write)
         return Results(str(run))
     report = run_job(job, run, on)
+    for text in changed_code(report.plan):
+        warnings.warn(text, stacklevel=2)
     if report.failures:
         raise TrialError(
             f"{len(report.failures)} of {report.ran} trials failed, the first: "

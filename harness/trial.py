@@ -28,6 +28,7 @@ from harness.given import score_given
 from harness.identity import content_digest
 from harness.judge import Judge
 from harness.known_models import class_for, has_own_cells, is_ceiling, model_for
+from harness.model_code import code_of_model
 from harness.models import answers, notes, profiles_alone, with_cells
 from harness.node_copies import store_here
 from harness.predictions import PredictionWriter, scratch_predictions, write_profiles
@@ -125,9 +126,10 @@ def _carry_out(
         if paths.is_published(kept, "zarr.json"):
             predicted, said = kept, tuple(earlier.get("notes", ()))
             costs: dict[str, Cost] = dict(earlier.get("stages", {}))
+            code = earlier.get("code", {})
         else:
             predicted, said = ways.predicted(scratch, watch)
-            costs = ways.between.costs
+            costs, code = ways.between.costs, ways.code
         if "score" not in errand.stages:
             return {"trial": trial, "stages": watch.costs}
         with watch.stage("score"):
@@ -138,7 +140,8 @@ def _carry_out(
     ways.between.forget()
     if ways.trains and "checkpoints" not in errand.keep:
         paths.remove(run.of_trial(trial, CHECKPOINT))
-    return _manifest(errand, scores.frame, costs | watch.costs, said, ceiling=ways.ceiling)
+    made = _manifest(errand, scores.frame, costs | watch.costs, said, ceiling=ways.ceiling)
+    return {**made, "code": code}
 
 
 def _score_given(errand: Errand, run: RunFolder, pulse: Pulse) -> dict[str, Any]:
@@ -160,6 +163,7 @@ class _Ways:
         self.ceiling = is_ceiling(self.spec)
         self._profiles: Callable[[str], None] | None = None
         model = class_for(self.spec, errand.command)
+        self.code = code_of_model(self.spec.model, errand.command)
         self.trains = bool(getattr(model, "trains", False))
         self.between = StageFiles(run, self.spec.id, code_of(model))
         store = _opened(store_here(errand.store))

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " trial_inputs preparation checking cluster_checks conversion_cards | tables",
         "executors | trial supervision given fitted stages pulse recorded errands judge"
         " | trust exploits",
-        "known_models command_model program_files",
+        "known_models command_model program_files model_code",
         "models testing | score scores reading prepared identity anchors count_scores agreement"
         " long_scores de_tables | submission submission_checks",
         "metrics | predictions answered held foreign strips annotated"

@@ -16,6 +16,7 @@ def retry_(
     *,
     failed: Annotated[bool, Parameter(negative=())] = False,
     trial: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    other_code: Annotated[bool, Parameter(negative=())] = False,
     on: str = "local",
 ) -> int:
     """Do trials of a run again, and whatever else of its job is missing; then write its tables.
@@ -28,13 +29,17 @@ def retry_(
         All that failed or were lost.
     trial
         These, by id or its beginning, also when they are done.
+    other_code
+        All that are done and were made by other code than their models have now.
     on
         Where, as for `harness run`.
     """
-    if not failed and not trial:
-        complain("Say which: --failed, or --trial ID.")
+    if not failed and not trial and not other_code:
+        complain("Say which: --failed, --trial ID, or --other-code.")
         return MISUSED
     with Bars() as bars:
-        report = retry(run, trial or (), failed=failed, on=on, listener=Reporter(bars))
+        listener = Reporter(bars)
+        options = {"failed": failed, "other_code": other_code}
+        report = retry(run, trial or (), **options, on=on, listener=listener)
     show_tables(report)
     return explain(report)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from harness.cli.console import Bars, complain, notes, out
+from harness.planning import changed_code
 from harness.results import Results
 from harness.runs import RunFolder
 from harness.specs import read_cluster
@@ -45,6 +46,8 @@ class Reporter:
             f"{plan.path.name}: {len(plan.trials)} trials, {done} done, {self.total} to run. "
             f"Run folder: {plan.run.path}"
         )
+        for text in changed_code(plan):
+            self.bars.say(f"warning: {text}")
         self.bars.update("trials", 0, max(1, self.total), "trials")
 
     def finished(self, errand: Errand, outcome: Outcome) -> None:
