@@ -12,10 +12,11 @@ from harness.cluster_checks import SCRIPTS, check_cluster_file, cluster_files
 from harness.cluster_checks import TELLING as FOREIGN
 from harness.commands import check_command
 from harness.declarations import Problem, read_yaml
-from harness.errors import DataError, DeclarationError, HarnessError
+from harness.errors import DataError, DeclarationError, HarnessError, JobError
 from harness.job_checks import check_job
 from harness.known_models import command_problems
 from harness.paths import Kind, declarations, find_declaration, is_remote
+from harness.prediction_files import manifest_problems
 from harness.preparation import known_names
 from harness.screen_names import is_store_path
 from harness.splits import parse_split
@@ -104,7 +105,7 @@ def _check_one(path: Path, rules: Rules | None) -> list[Problem]:
     if kind == "datasets":
         return [*check_card(path), *_check_splits(path)]
     if kind == "jobs":
-        return check_job(path, known_names())
+        return [*check_job(path, known_names()), *_check_manifest(path)]
     if kind == "cluster":
         return check_cluster_file(path)
     if kind == "commands":
@@ -138,6 +139,25 @@ def _check_command(path: Path) -> list[Problem]:
         if known.resolve() == path.resolve():
             return command_problems(name)
     return check_command(path)
+
+
+def _check_manifest(path: Path) -> list[Problem]:
+    """Return what is wrong with the manifest that a job names, whatever else is with the job."""
+    try:
+        data = read_yaml(path)
+    except DeclarationError:
+        return []  # reported already
+    manifest = data.get("manifest") if isinstance(data, dict) else None
+    if not isinstance(manifest, str) or data.get("kind") != "score":
+        return []
+    files = data.get("predictions")
+    named = [files] if isinstance(files, str) else files if isinstance(files, list) else []
+    try:
+        _, wrong = manifest_problems(manifest, [one for one in named if isinstance(one, str)])
+    except JobError as error:
+        key, _, text = str(error.args[0]).partition(": ")
+        return [Problem(str(path), key, text)]
+    return [Problem(str(path), "manifest", f"{manifest}: {text}") for text in wrong]
 
 
 def _check_splits(path: Path) -> list[Problem]:

@@ -79,27 +79,9 @@ def _by_name(job: ScoringJob) -> dict[str, dict[str, Any]]:
 
 def _by_manifest(job: ScoringJob) -> dict[str, dict[str, Any]]:
     """Return what a manifest says of each file; all of those that are named, where any are."""
-    rows = read_manifest(str(job.manifest))
-    places: dict[Path, Listed] = {}
-    wrong: list[str] = []
-    for row in rows:
-        place = Path(row.file).resolve()
-        if place.suffix not in SUFFIXES or not place.exists():
-            wrong.append(f"{row.where}: there is no prediction {row.file}")
-        elif place in places:
-            wrong.append(f"{row.where}: {row.file} is in {places[place].where}, too")
-        else:
-            places[place] = row
-    if job.files:
-        given = {Path(file).resolve(): file for file in prediction_files(job.files)}
-        wrong += [f"{file} has no row" for place, file in given.items() if place not in places]
-        wrong += [
-            f"{row.where}: {row.file} is not among the predictions"
-            for place, row in places.items()
-            if place not in given
-        ]
+    rows, wrong = manifest_problems(str(job.manifest), job.files)
     if wrong:
-        raise JobError(*(f"manifest: {job.manifest}: {text}." for text in wrong))
+        raise JobError(*(f"manifest: {job.manifest}: {text}" for text in wrong))
     return {
         row.file: {
             "model": row.model,
@@ -108,6 +90,44 @@ def _by_manifest(job: ScoringJob) -> dict[str, dict[str, Any]]:
         }
         for row in rows
     }
+
+
+def manifest_problems(manifest: str, files: Sequence[str]) -> tuple[list[Listed], list[str]]:
+    """Return the rows of a manifest, and all that is wrong with it and the files that it names.
+
+    Parameters
+    ----------
+    manifest
+        Its path.
+    files
+        The predictions that a job names besides, which must be those of the manifest; none if it
+        names none.
+
+    Raises
+    ------
+    JobError
+        It cannot be read, or the job names what is not there.
+    """
+    rows, wrong = read_manifest(manifest)
+    whole = not wrong  # else a file without a row may be meant by one that cannot be read
+    places: dict[Path, Listed] = {}
+    for row in rows:
+        place = Path(row.file).resolve()
+        if place.suffix not in SUFFIXES or not place.exists():
+            wrong.append(f"{row.where}: there is no prediction {row.file}.")
+        elif place in places:
+            wrong.append(f"{row.where}: {row.file} is in {places[place].where}, too.")
+        else:
+            places[place] = row
+    if files and whole:
+        given = {Path(file).resolve(): file for file in prediction_files(files)}
+        wrong += [f"{file} has no row." for place, file in given.items() if place not in places]
+        wrong += [
+            f"{row.where}: {row.file} is not among the predictions."
+            for place, row in places.items()
+            if place not in given
+        ]
+    return rows, wrong
 
 
 def _check_parted(named: Mapping[str, Mapping[str, Any]]) -> None:

@@ -55,13 +55,13 @@ def value_of(text: str) -> str | int | float:
     return text
 
 
-def read_manifest(path: str) -> list[Listed]:
-    """Return the rows of a manifest.
+def read_manifest(path: str) -> tuple[list[Listed], list[str]]:
+    """Return the rows of a manifest that can be meant, and what is wrong with it and the others.
 
     Raises
     ------
     JobError
-        All that is wrong with it.
+        There is no such file, or no rows can be told in it.
     """
     file = Path(path)
     if not file.is_file():
@@ -69,14 +69,20 @@ def read_manifest(path: str) -> list[Listed]:
     rows = list(_rows(file))
     if not rows:
         raise JobError(f"manifest: {path} has no rows. Expected one for each prediction.")
-    columns = dict.fromkeys(name for _, row in rows for name in row)
-    wrong = [*_wrong_columns(columns), *(text for row in rows for text in _wrong_row(*row))]
-    if wrong:
-        raise JobError(*(f"manifest: {path}: {text}" for text in wrong))
-    return [_listed(where, row, file.parent) for where, row in rows]
+    whole = [(where, row) for where, row in rows if isinstance(row, dict)]
+    columns = dict.fromkeys(name for _, row in whole for name in row)
+    wrong = list(_wrong_columns(columns)) if whole else []
+    listed = []
+    for where, row in rows:
+        found = [row] if isinstance(row, str) else list(_wrong_row(where, row))
+        wrong += found
+        if isinstance(row, dict) and not found:
+            listed.append(_listed(where, row, file.parent))
+    return listed, wrong
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield each row, or what is wrong with it, after where it stands."""
     if file.suffix in {".yaml", ".yml"}:
         yield from _yaml_rows(file)
         return
@@ -94,10 +100,12 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not any(field.strip() for field in fields):
                 continue
             if len(fields) != len(header):
-                raise JobError(
-                    f"manifest: {file}: {where}: found {len(fields)} fields, expected "
-                    f"{len(header)} as in the first line. Quote fields with commas in them."
+                yield (
+                    where,
+                    f"{where}: found {len(fields)} fields, expected {len(header)} as in the first "
+                    "line. Quote fields with commas in them.",
                 )
+                continue
             texts = zip(header, map(str.strip, fields), strict=True)
             yield where, {name: _read(name, text) for name, text in texts if text}
 
@@ -106,14 +114,15 @@ def _read(name: str, text: str) -> str | int | float:
     return text if name in ("file", "model") else value_of(text)
 
 
-def _yaml_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _yaml_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     data = read_yaml(file)
     if not isinstance(data, list):
         raise JobError(f"manifest: {file}: found {describe(data)}, expected a list of mappings.")
     for number, row in enumerate(data):
         if not isinstance(row, dict):
             found = f"found {describe(row)}, expected a mapping with file and model"
-            raise JobError(f"manifest: {file}: [{number}]: {found}.")
+            yield f"[{number}]", f"[{number}]: {found}."
+            continue
         yield f"[{number}]", {key: value for key, value in row.items() if value is not None}
 
 

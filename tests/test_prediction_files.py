@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import harness
+from harness.checking import check
 from harness.errors import JobError
 from harness.prediction_files import named_by
 from harness.prediction_manifest import value_of
@@ -330,6 +331,31 @@ def test_all_that_is_wrong_with_a_manifest_is_said_at_once(job: Path) -> None:
     said = str(caught.value)
     for name in ("gone.h5ad", "also.h5ad", "bad_seed0.h5ad has no row", "good_seed1.h5ad has no"):
         assert name in said
+
+
+def test_check_reads_the_manifest_and_says_all_that_is_wrong_at_once(job: Path) -> None:
+    assert check([str(with_manifest(job, ROWS))]).problems == []
+    text = ROWS.replace("bad_seed0", "gone").replace("one,1,4", "one,x,4") + "a.h5ad,two\n"
+    path = with_manifest(job, text.replace("rank", "dataset"), fail_fsat="true")
+    said = "\n".join(map(str, check([str(path)]).problems))
+    for found in (
+        "fail_fsat",
+        "column 'dataset': a job has one truth",
+        "line 3: seed: found 'x'",
+        "line 4: there is no prediction",
+        "line 6: found 2 fields, expected 4",
+    ):
+        assert said.count(found) == 1, said
+    assert "has no row" not in said
+    assert said.count("job.yaml: manifest: ") == 4
+
+
+def test_check_says_that_a_manifest_is_not_there(job: Path) -> None:
+    path = with_manifest(job, ROWS, manifest="none.csv")
+    (problem,) = check([str(path)]).problems
+    assert str(problem).endswith(
+        "manifest: there is no none.csv. Expected a CSV, TSV or YAML file."
+    )
 
 
 @pytest.mark.parametrize(
