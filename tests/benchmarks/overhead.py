@@ -26,12 +26,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import psutil
 
-from harness.judge import Judge
 from harness.listening import Silence
 from harness.models import make_model, with_cells
 from harness.results import write_scores
@@ -112,24 +110,17 @@ class Files:
     """The content of every file that a trial writes, by its path in the trial's folder."""
 
     small: dict[str, bytes]
-    scratch: dict[str, bytes]
     profiles: dict[str, bytes]
     scores: bytes
 
 
 def files_of_a_trial(errand: Errand) -> Files:
-    """Carry out a trial, and look at its predictions while they are there."""
-    folder, scratch, scored = Path(errand.run, "trials", errand.spec.id), {}, Judge.score
-
-    def watched(judge: Judge, path: str, **options: Any) -> Any:
-        scratch.update(contents(Path(path)))
-        return scored(judge, path, **options)
-
-    with patch.object(Judge, "score", watched):
-        run_trial(errand)
+    """Carry out a trial, and return what it wrote."""
+    run_trial(errand)
+    folder = Path(errand.run, "trials", errand.spec.id)
     small = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     scores = Path(errand.run, "results", f"{errand.spec.id}.parquet").read_bytes()
-    return Files(small, scratch, contents(folder / "profiles.zarr"), scores)
+    return Files(small, contents(folder / "profiles.zarr"), scores)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -143,16 +134,13 @@ def write_files(files: Files, run: str, name: str) -> None:
     folder = Path(run, "trials", name)
     whole(folder / "spec.json", files.small["spec.json"])
     (folder / "log.txt").write_bytes(files.small["log.txt"])
-    for _stage in ("begin", "fit", "predict"):
-        whole(folder / "attempt.json", files.small["attempt.json"], durable=False)
     scratch = folder / "scratch"
-    write_store(scratch / "predictions.zarr", files.scratch, durable=False)
-    write_store(scratch / "profiles.zarr", files.profiles)
-    whole(folder / "attempt.json", files.small["attempt.json"], durable=False)
+    scratch.mkdir()
+    for _stage in ("begin", "fit", "predict", "score"):
+        whole(folder / "attempt.json", files.small["attempt.json"], durable=False)
     whole(Path(run, "results", f"{name}.parquet"), files.scores)
-    (scratch / "profiles.zarr").rename(folder / "profiles.zarr")
-    sync(folder)
-    shutil.rmtree(scratch)
+    write_store(folder / "profiles.zarr", files.profiles)
+    scratch.rmdir()
     whole(folder / "manifest.json", files.small["manifest.json"])
 
 
@@ -170,7 +158,7 @@ def whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         sync(path.parent)
 
 
-def write_store(folder: Path, files: dict[str, bytes], *, durable: bool = True) -> None:
+def write_store(folder: Path, files: dict[str, bytes]) -> None:
     """Write a Zarr store beside its name, each file flushed, then rename it."""
     beside = folder.with_name(f".{folder.name}.partial")
     for name, content in files.items():
@@ -179,11 +167,9 @@ def write_store(folder: Path, files: dict[str, bytes], *, durable: bool = True) 
         with file.open("wb") as out:
             out.write(content)
             out.flush()
-            if durable:
-                os.fsync(out.fileno())
+            os.fsync(out.fileno())
     (beside / "store").rename(folder)
-    if durable:
-        sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(beside)
 
 
