@@ -129,6 +129,12 @@ def score_files(
         _score_one(prepared, name, files[name], request, batch)
         if name in batch.scores:
             _writing(out, partial(batch.scores[name].write, out))
+        elif paths.exists(earlier := paths.join(out, name)):
+            error = batch.failures[files[name]]
+            batch.failures[files[name]] = DataError(
+                f"{error} What is in {earlier} was scored by an earlier call: do not take it for "
+                "this one's."
+            )
     report(len(files), len(files))
     batch.scores = {name: batch.scores[name] for name in files if name in batch.scores}
     _writing(out, lambda: _write_all(prepared, batch, out, request))

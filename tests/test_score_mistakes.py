@@ -101,6 +101,21 @@ def test_a_baseline_may_be_a_prediction_by_another_path(files: Path, tmp_path: P
     assert pd.read_parquet(tmp_path / "out/scores.parquet")["prediction"].unique() == ["good"]
 
 
+def test_what_an_earlier_call_scored_is_not_taken_for_this_ones(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, out = tmp_path / "inputs", tmp_path / "out"
+    inputs.mkdir()
+    (inputs / "other.h5ad").write_bytes((files / "good.h5ad").read_bytes())
+    words = arguments(files, out, "-p", str(inputs / "other.h5ad"))
+    assert run(words) == 0
+    (inputs / "other.h5ad").write_bytes((files / "lacks.h5ad").read_bytes())
+    assert run(words) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"What is in {out / 'other'} was scored by an earlier call" in " ".join(said.split())
+    assert pd.read_parquet(out / "scores.parquet")["prediction"].unique() == ["good"]
+
+
 @pytest.mark.parametrize("place", ["a-file", "a-file/below"])
 def test_where_nothing_can_be_written_nothing_is_read(
     place: str, files: Path, capsys: pytest.CaptureFixture[str]
