@@ -101,14 +101,14 @@ def _end(order: dict[str, Any]) -> None:
     with _ENDING:
         if not order.get("ended"):
             order["ended"] = True
-            _end_all()
+            _end_all(order["grace"])
             if cleanup := order["cleanup"]:
                 subprocess.run(cleanup, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
 
 
-def _end_all() -> None:
+def _end_all(grace: float) -> None:
     """End every process that the program started: asked first, then killed, until none is left."""
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace
     _tell(signal.SIGTERM)
     while _living() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -137,6 +137,7 @@ def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two b
         "folder": folder,
         "environment": dict(environment),
         "cleanup": list(cleanup),
+        "grace": keeper.GRACE_SECONDS,
     }
     tail: deque[str] = deque(maxlen=TAIL)
     # -P: what lies beside the keeper must not be imported in place of what it needs.

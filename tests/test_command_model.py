@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,15 @@ from harness.splits import parse_split
 from harness.sweep import plan_job, run_job
 from harness.tasks import Task
 from harness.testing import check_model, tiny_screen
-from tests.command_files import PROFILES, child_in, command, declare, lives, wait_for_the_end
+from tests.command_files import (
+    PROFILES,
+    PROGRAM,
+    child_in,
+    command,
+    declare,
+    lives,
+    wait_for_the_end,
+)
 
 PROFILE = {"holds": "profiles"}
 
@@ -158,8 +167,16 @@ def job(folder: Path, entries: str, more: str = "") -> str:
     return str(path)
 
 
+def learned_already(folder: Path) -> None:
+    """Declare the program with what it would learn: starting it takes longer than all else."""
+    np.save(folder / "effect.npy", 0.5)
+    files = {"program": str(PROGRAM), "effect": str(folder / "effect.npy")}
+    words = "cp '{effect}' '{model_dir}/effect.npy'; : '{train}' {strength}"
+    declare(folder, files=files, train=["sh", "-c", words])
+
+
 def test_bad_values_fail_their_trial_and_no_other(tmp_path: Path) -> None:
-    declare(tmp_path)
+    learned_already(tmp_path)
     faults = "[none, nan, negative, counts, integers]"
     report = run_job(job(tmp_path, f"{{model: mine, fault: {faults}}}"), "run", "inline")
     said = {
@@ -225,6 +242,13 @@ def test_a_file_that_a_job_gives_is_part_of_the_trial_by_content(tmp_path: Path)
     assert len({trial.inputs for trial in report.plan.trials if trial.model == "mine"}) == 2
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill soon what does not end when it is told to."""
+    monkeypatch.setattr("harness.keeper.GRACE_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("step", ["train", "predict"])
 def test_a_step_that_takes_too_long_is_ended_with_its_children(
     tmp_path: Path, task: Task, step: str, caplog: pytest.LogCaptureFixture
@@ -236,6 +260,7 @@ def test_a_step_that_takes_too_long_is_ended_with_its_children(
     assert not lives(int(said.split()[1]))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_time_limit_of_a_trial_ends_the_program(tmp_path: Path) -> None:
     declare(tmp_path)
     named = job(tmp_path, "{model: mine, fault: hangs_in_train}", "limits: {seconds: 6}\n")
@@ -245,36 +270,58 @@ def test_the_time_limit_of_a_trial_ends_the_program(tmp_path: Path) -> None:
     wait_for_the_end(child_in(Path("run/trials", trial, "log.txt")))
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A harness of its own, in the middle of a program that hangs, and the program's child."""
-    declare(tmp_path)
-    named = job(tmp_path, "{model: mine, fault: hangs_in_train}")
-    words = [sys.executable, "-m", "harness", "run", named, "-o", "run", "--on", "inline"]
+HARNESS = """
+from harness import keeper
+from harness.cli import run
+keeper.GRACE_SECONDS = 0.5
+run(["run", "job.yaml", "-o", "run", "--on", "inline"])
+"""
+PROGRAM_ALONE = f"""
+import os, sys
+from harness import keeper
+from harness.processes import run_program
+keeper.GRACE_SECONDS = 0.5
+words = [sys.executable, {str(PROGRAM)!r}, "fit", "", "", "hangs_in_train", "1"]
+say = lambda text: print(text, flush=True)
+run_program(words, folder=".", environment=dict(os.environ), say=say)
+"""
+
+
+@contextmanager
+def running(code: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A process in the middle of a program that hangs, and that program's child."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    trial = next(t for t in plan_job(named).trials if t.model == "mine")
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with Path("said.txt").open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=said, stderr=said
+        )
     try:
-        yield process, child_in(Path("run/trials", trial.id, "log.txt"))
+        yield process, child_in(log)
     finally:
         process.kill()
         process.wait()
 
 
-@pytest.mark.parametrize("how", ["killed", "interrupted", "killed_with_its_children"])
-def test_nothing_outlives_a_harness_that_is_killed(
-    running: tuple[subprocess.Popen[bytes], int], how: str
-) -> None:
-    process, child = running
-    assert lives(child)
-    own = psutil.Process(process.pid).children() if how == "killed_with_its_children" else []
-    process.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGKILL)
-    for one in own:  # as Ray does with a worker that it ends
-        one.kill()
-    process.wait(60)
-    wait_for_the_end(child)
+@pytest.mark.parametrize("children_too", [False, True], ids=["alone", "with_its_children"])
+def test_no_program_outlives_a_process_that_is_killed(children_too: bool) -> None:
+    with running(PROGRAM_ALONE, Path("said.txt")) as (process, child):
+        assert lives(child)
+        own = psutil.Process(process.pid).children() if children_too else []
+        process.kill()
+        for one in own:  # as Ray does with a worker that it ends
+            one.kill()
+        process.wait(60)
+        wait_for_the_end(child)
+
+
+def test_no_program_outlives_a_harness_that_is_interrupted(tmp_path: Path) -> None:
+    declare(tmp_path)
+    named = job(tmp_path, "{model: mine, fault: hangs_in_train}")
+    trial = next(t for t in plan_job(named).trials if t.model == "mine")
+    with running(HARNESS, Path("run/trials", trial.id, "log.txt")) as (process, child):
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        wait_for_the_end(child)
 
 
 @pytest.mark.slow
