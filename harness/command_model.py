@@ -78,7 +78,7 @@ class CommandModel:
         self._is_fitted_to(train)
         try:
             if spec.train or self._predict_reads_training:
-                write_training(self._path("train"), train, spec.labels)
+                write_training(self._path("train"), self._as_told(train), spec.labels)
                 write_split(self._path("split"), self._path("train"))
             if spec.train:
                 self._run("train", spec.train, {})
@@ -99,7 +99,8 @@ class CommandModel:
         }
         try:
             if self._predict_reads("queries"):
-                write_queries(asked["queries"], queries, self.train_, spec.labels, self.seed)
+                told = self._as_told(self.train_)
+                write_queries(asked["queries"], queries, told, spec.labels, self.seed)
             write_query_table(asked["query_table"], queries)
             self._run("predict", spec.predict, {name: str(path) for name, path in asked.items()})
             labels, genes = spec.labels, self.train_.genes
@@ -120,6 +121,10 @@ class CommandModel:
         self._is_fitted_to(train)
         return self
 
+    def _as_told(self, train: TrainView) -> TrainView:
+        """Return a view on the scale that the program reads."""
+        return train.counts() if self.command.spec.input.scale == "counts" else train
+
     def _is_fitted_to(self, train: TrainView) -> None:
         self.train_ = train
         self.notes_: list[str] = []
@@ -133,6 +138,7 @@ class CommandModel:
             **command.files,
             **{name: str(self._path(name)) for name in _FILES},
             "threads": self._threads,
+            "library_size": self.train_.library_size or 0.0,
             # Executors hide the GPUs of a machine from calls that asked for none.
             "device": "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu",
             "python": place.python,

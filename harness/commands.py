@@ -48,6 +48,7 @@ ALWAYS: dict[str, str] = {
     "train": "the .h5ad with the training cells and the shown controls",
     "split": "the cell-load TOML that names it",
     "model_dir": "the folder that train fills and predict reads",
+    "library_size": "what counts of a cell are scaled to before log1p; 0 where there are none",
     "seed": "the trial's seed",
     "threads": "how many threads it may use",
     "device": "cuda or cpu",
@@ -117,6 +118,12 @@ class Option(Declared):
         return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
+class Input(Declared):
+    """What the values are in the files that the program reads."""
+
+    scale: Literal["log1p", "counts"] = "log1p"
+
+
 class Labels(Declared):
     """How cells are labelled in the files that the program reads and writes."""
 
@@ -158,6 +165,7 @@ class CommandSpec(Declared):
     environment: Environment = Environment()
     files: dict[str, Name] = Field(default={})
     parameters: dict[str, Option] = Field(default={})
+    input: Input = Input()
     labels: Labels = Labels()
     train: Words | None = None
     predict: Words
@@ -187,7 +195,7 @@ class Command:
 
     def identity(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Return all that decides what it predicts, the content of its files among it."""
-        kept = {"version", "environment", "train", "predict", "labels", "output"}
+        kept = {"version", "environment", "train", "predict", "input", "labels", "output"}
         said = self.spec.model_dump(mode="json", include=kept, exclude_defaults=True)
         return {**said, "files": dict(digests)}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data_factors import DataFactors
 from harness.errors import DataError, JobError
-from harness.known_models import impossible_here, is_ceiling
+from harness.known_models import command_of, impossible_here, is_ceiling
 from harness.node_copies import size_of
 from harness.score import scores_counts
 from harness.splits import parse_split
@@ -52,11 +52,15 @@ def refuse_impossible(
     ------
     JobError
         A data factor asks for more than there is, a context lacks controls, a ceiling, which sees
-        no training data, is to see less of it, or a program lacks its interpreter or engine.
+        no training data, is to see less of it, a program reads counts that the screen has not, or
+        it lacks its interpreter or engine.
     """
     trials = [trial for trial in trials if not trial.prediction]  # their truth is read as it is
     lacking = impossible_here(trials) if here else ()
-    found = dict.fromkeys([*_ceilings(trials), *_without_data(trials, stores), *lacking])
+    uncounted = _without_counts(trials, stores)
+    found = dict.fromkeys(
+        [*_ceilings(trials), *_without_data(trials, stores), *uncounted, *lacking]
+    )
     if found:
         raise JobError(*(f"{where}: {problem}" for problem in found))
 
@@ -98,6 +102,18 @@ def _ceilings(trials: Sequence[TrialSpec]) -> Iterator[str]:
             f"{name}: found data factors, but a ceiling sees held-out cells and no training "
             "data. Give its entry `data: {}`."
         )
+
+
+def _without_counts(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Iterator[str]:
+    for model, dataset in sorted({(trial.model, trial.dataset) for trial in trials}):
+        command = command_of(model)
+        if command is None or command.spec.input.scale != "counts":
+            continue
+        if (scale := open_store(stores[dataset]).scale) != "counts":
+            yield (
+                f"{model}: reads counts, but dataset {dataset!r} holds {scale} values. Leave the "
+                "model out, or convert the dataset from its counts."
+            )
 
 
 def _without_data(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """What a command model's program reads and writes: `.h5ad`, a `cell-load` TOML, a table of queries.
 
-A program sees what any model sees, as files: training cells and shown controls, log1p values. It is
-asked by cells to fill in, shown controls that carry the labels of what is to be predicted, so that
-a program which predicts from control cells needs nothing else. What it writes is read a few rows at
-a time, in any order, and refused where it is not exactly what was asked: nothing is repaired.
+A program sees what any model sees, as files: training cells and shown controls, log1p values or, if
+its declaration says so, raw counts. It is asked by cells to fill in, shown controls that carry the
+labels of what is to be predicted, so that a program which predicts from control cells needs nothing
+else. What it writes is read a few rows at a time, in any order, and refused where it is not exactly
+what was asked: nothing is repaired.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ BATCH = "0"
 
 
 def write_training(path: Path, train: TrainView, labels: Labels) -> None:
-    """Write the shown controls of every context, then all training cells: log1p, CSR float32."""
+    """Write the shown controls of every context, then all training cells: CSR float32."""
     _check_control(labels, [pair.perturbation for pair in train.pairs])
     sizes = [(labels.control, context, train.n_controls(context)) for context in train.contexts]
     sizes += [(*pair, train.n_cells(*pair)) for pair in train.pairs]

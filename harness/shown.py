@@ -6,6 +6,7 @@ position: a row that is not shown has neither a name nor a position.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from harness.splits import Pair
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harness.cells import Scale
+
 
 @dataclass(frozen=True, slots=True)
 class ShownCells:
@@ -33,6 +36,7 @@ class ShownCells:
     reader: Reader
     rows: np.ndarray
     pairs: np.ndarray
+    scale: Scale = "log1p"
 
     @property
     def n_cells(self) -> int:
@@ -40,12 +44,12 @@ class ShownCells:
         return len(self.rows)
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-        """Return cells by their ascending positions, log1p: (n, n_genes) float32."""
+        """Return cells by their ascending positions, on `scale`: (n, n_genes) float32."""
         rows = self.rows[positions]
         cells = np.empty((len(rows), len(self.reader.store.genes)), dtype=np.float32)
         size = max(1, BLOCK_BYTES // (4 * max(1, cells.shape[1])))
         for first, last in runs(rows, size):
-            cells[first:last] = self.reader.rows(rows[first:last], "log1p")
+            cells[first:last] = self.reader.rows(rows[first:last], self.scale)
         return cells
 
 
@@ -67,7 +71,16 @@ class Shown:
         self.refusals = refusals
         self.cache = cache
         self.refused: list[Pair] = []
+        self.scale: Scale = "log1p"
         self._content = f"{self.store.fingerprint}:{reader.tag}"
+
+    def counts(self) -> Shown:
+        """Return the same rows as raw counts; `DataError` where the screen has none."""
+        found = copy(self)
+        found.scale = "counts"
+        found._content = f"{self.store.fingerprint}:{self.reader.tag}:counts"
+        found.labelled(np.empty(0, dtype=np.int64), "", "")  # refuses a screen of log1p values
+        return found
 
     def cells_of(self, perturbation: str, context: str) -> StoreCells:
         """Return the cells of a training pair; `HeldOutError` for any other."""
@@ -102,18 +115,18 @@ class Shown:
         rows = np.concatenate([np.empty(0, dtype=np.int64), *parts])
         numbers = np.repeat(np.arange(len(pairs), dtype=np.int32), [len(part) for part in parts])
         order = np.argsort(rows, kind="stable")
-        return ShownCells(self.reader, rows[order], numbers[order])
+        return ShownCells(self.reader, rows[order], numbers[order], self.scale)
 
     def shown_controls(self, context: str) -> ShownCells:
         """Return the shown controls of a context."""
         self.controls_of(context)  # refuses a context that is not there
         rows = self.controls[context]
-        return ShownCells(self.reader, rows, np.zeros(len(rows), dtype=np.int32))
+        return ShownCells(self.reader, rows, np.zeros(len(rows), dtype=np.int32), self.scale)
 
     def labelled(self, rows: np.ndarray, perturbation: str, context: str) -> StoreCells:
         """Return rows, which must be shown ones, with their labels."""
         names = np.full(len(rows), perturbation), np.full(len(rows), context)
-        return StoreCells(self.reader, rows, *names)
+        return StoreCells(self.reader, rows, *names, self.scale)
 
     def _refusal(self, pair: Pair) -> str:
         said = f"Perturbation {pair.perturbation!r} in context {pair.context!r}"

@@ -66,9 +66,9 @@ class Prediction:
 class TrainView:
     """What a model may learn from: training pairs, and the shown controls of every context.
 
-    Everything is on the log1p scale. Cells are read when asked for, a pair at a time, so that a
-    model that needs means only never holds a screen in memory. Asking for any other pair raises
-    `HeldOutError`.
+    Everything is on the log1p scale; `counts` gives the same cells as they were counted. Cells are
+    read when asked for, a pair at a time, so that a model that needs means only never holds a
+    screen in memory. Asking for any other pair raises `HeldOutError`.
     """
 
     def __init__(self, shown: Shown) -> None:
@@ -78,6 +78,19 @@ class TrainView:
         self.pairs: tuple[Pair, ...] = tuple(sorted(shown.pairs, key=_by_context))
         self.perturbations: tuple[str, ...] = tuple(sorted({p.perturbation for p in self.pairs}))
         self.combination_separator: str | None = shown.store.card.get("combination_separator")
+
+    @property
+    def library_size(self) -> float | None:
+        """What a cell's counts are scaled to before log1p; None where the screen has no counts."""
+        return self._shown.store.library_size
+
+    def counts(self) -> TrainView:
+        """Return a view of the same cells as raw counts; `DataError` where the screen has none.
+
+        What a model answers is on the log1p scale all the same: ``log1p(counts / their sum *
+        library_size)``.
+        """
+        return TrainView(self._shown.counts())
 
     def cells(self, perturbation: str, context: str) -> np.ndarray:
         """Return the cells of a training pair: (n_cells, n_genes) float32."""

@@ -17,13 +17,14 @@ import pytest
 
 from harness.command_model import class_of
 from harness.commands import Labels
-from harness.errors import ModelError
+from harness.errors import DataError, ModelError
 from harness.program_files import write_queries, write_split, write_training
 from harness.results import Results
 from harness.splits import parse_split
 from harness.sweep import plan_job, run_job
 from harness.tasks import Task
 from harness.testing import check_model, tiny_screen
+from harness.testing.screen import MemoryScreen
 from tests.command_files import (
     PROFILES,
     PROGRAM,
@@ -88,6 +89,43 @@ def test_the_program_is_shown_training_cells_and_controls_only(tmp_path: Path, t
     np.testing.assert_array_equal(seen[mine].X.toarray(), view.cells(*pair))
     mine = (seen.obs["target_gene"] == labels.control) & (seen.obs["cell_type"] == pair[1])
     np.testing.assert_array_equal(seen[mine].X.toarray(), view.controls(pair[1]))
+
+
+def test_a_program_may_be_shown_counts_and_told_how_to_scale_them(
+    tmp_path: Path, task: Task
+) -> None:
+    copied = "cp '{train}' '{model_dir}/seen.h5ad'; echo {library_size} > '{model_dir}/size'"
+    given = {"files": None, "parameters": None, "input": {"scale": "counts"}}
+    predict = ["cp", "{queries}", "{output}"]
+    made_by: Any = class_of(command(tmp_path, **given, train=["sh", "-c", copied], predict=predict))
+    view = task.train_view()
+    fitted = made_by().fit(view)
+    learned = Path(fitted.folder_, "model")
+    seen = anndata.read_h5ad(learned / "seen.h5ad")
+    size = float((learned / "size").read_text(encoding="utf-8"))
+    counts = seen.X.toarray()
+    np.testing.assert_array_equal(counts, counts.round())
+    for pair in (view.pairs[0], ("non-targeting", view.contexts[0])):
+        mine = (seen.obs["target_gene"] == pair[0]) & (seen.obs["context"] == pair[1])
+        shown = view.controls(pair[1]) if pair[0] == "non-targeting" else view.cells(*pair)
+        of_cells = counts[mine.to_numpy()]
+        scaled = np.log1p(of_cells / of_cells.sum(axis=1, keepdims=True) * size)
+        np.testing.assert_allclose(scaled, shown, rtol=1e-5)
+    answered = [prediction.cells for prediction in fitted.predict(task.queries())]
+    whole = np.concatenate(answered)
+    np.testing.assert_array_equal(whole, whole.round())
+    assert whole.max() > 20
+
+
+def test_counts_are_refused_where_the_screen_has_none(tmp_path: Path) -> None:
+    screen = tiny_screen(n_cells=4)
+    logged = MemoryScreen(
+        np.log1p(screen.rows(0, screen.ranges[-1].stop)), screen.genes, screen.ranges, "log1p"
+    )
+    view = Task(logged, parse_split({"kind": "few-shot-context"})).train_view()
+    assert view.library_size is None
+    with pytest.raises(DataError, match="holds log1p values: found no counts"):
+        view.counts()
 
 
 def test_what_is_asked_is_shown_controls_with_labels(tmp_path: Path, task: Task) -> None:

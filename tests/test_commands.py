@@ -14,6 +14,7 @@ from harness.known_models import broken, identified, parameters_of, registered
 from harness.paths import declarations
 from harness.sweep import plan_job
 from tests.command_files import command, declare
+from tests.synthetic import make_screen, write_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,6 +217,16 @@ def test_what_this_machine_lacks_is_refused_before_the_first_trial(
     assert plan_job(str(tmp_path / "job.yaml"), here=False).missing
 
 
+def test_a_program_that_reads_counts_is_refused_a_screen_without(tmp_path: Path) -> None:
+    logged = write_store(make_screen(), tmp_path / "logged.zarr", scale="log1p")
+    declare(tmp_path, input={"scale": "counts"})
+    path = tmp_path / "job.yaml"
+    text = f"dataset: {logged.path}\nsplit: unseen-perturbation\nfolds: [0]\nmodels: [mine]\n"
+    path.write_text(text.replace("[mine]", "[{model: mine}]"), encoding="utf-8")
+    with pytest.raises(JobError, match=r"mine: reads counts, but dataset .* holds log1p values"):
+        plan_job(str(path))
+
+
 def ids(folder: Path) -> set[str]:
     checked_job(folder, "{model: mine}")
     return {trial.id for trial in plan_job(str(folder / "job.yaml")).trials}
@@ -234,6 +245,8 @@ def test_a_trial_is_known_by_what_its_program_is_told_and_is(tmp_path: Path) -> 
     program.write_text("print(1)\n", encoding="utf-8")
     assert ids(tmp_path) == first
     declare(tmp_path, **given, version=2)
+    assert ids(tmp_path) != first
+    declare(tmp_path, **given, input={"scale": "counts"})
     assert ids(tmp_path) != first
     declare(tmp_path, **given, environment={"variables": {"MODE": "fast"}})
     assert ids(tmp_path) != first

@@ -73,9 +73,21 @@ def test_asking_for_what_is_no_pair_raises(task, pair, message):
 def test_no_public_attribute_of_a_view_leads_to_the_screen(task, screen):
     view = task.train_view()
     public = {name: getattr(view, name) for name in dir(view) if not name.startswith("_")}
-    plain = (str, tuple, type(None))
+    plain = (str, tuple, float, type(None))
     assert all(isinstance(v, plain) or callable(v) for v in public.values())
     assert screen not in public.values()
+
+
+def test_counts_are_those_of_the_same_cells_and_of_no_others(task, screen):
+    view, pair = task.train_view(), task.queries()[0]
+    name, context = view.pairs[0]
+    r = next(r for r in screen.ranges if (r.perturbation, r.context) == (name, context))
+    np.testing.assert_array_equal(view.counts().cells(name, context), screen.rows(r.start, r.stop))
+    assert not np.array_equal(
+        view.counts().pseudobulk(name, context), view.pseudobulk(name, context)
+    )
+    with pytest.raises(HeldOutError, match=r"is on the test side"):
+        view.counts().cells(pair.perturbation, pair.context)
 
 
 def test_a_listed_pair_on_no_side_is_refused_too(screen):
