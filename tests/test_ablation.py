@@ -72,6 +72,25 @@ def test_a_change_is_the_mean_over_pairs_of_level_less_base(run: str) -> None:
     assert (frame["seconds"] > 0).all()
 
 
+def test_what_a_factor_costs_stands_beside_what_it_scores(run: str) -> None:
+    results = Results(run)
+    table = ablation(results, suite="vcc2025")
+    assert table is not None
+    frame = table.frame.set_index("change")
+    trials = results.trials[results.trials["model"] == "linear"]
+    factors = trials[["data.umi_depth", "data.cells_per_perturbation"]].isna().all(axis=1)
+    for name in ("wall_seconds", "cpu_seconds", "peak_memory"):
+        means = trials[factors].groupby("param.rank")[name].mean()
+        found = frame.loc["rank: 4 → 1", f"{name.replace('wall_', '')}_change"]
+        np.testing.assert_allclose(found, means[1] - means[4], rtol=1e-3, atol=2e-3)
+    assert (frame.loc["base: linear", ["seconds_change", "peak_memory_change"]] == 0).all()
+    [_, costs] = table.to_markdown().split("### ")[1:]
+    assert ": cost\n" in costs
+    assert "| factor | combined ↑ | seconds | cpu s | memory GiB |" in costs  # no GPU was used
+    [row] = [line for line in costs.splitlines() if line.startswith("| rank: 4 → 1")]
+    assert row.count("%") == 3
+
+
 def test_base_and_level_are_resampled_together(run: str) -> None:
     table = ablation(Results(run), suite="vcc2025")
     assert table is not None

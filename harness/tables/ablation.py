@@ -16,8 +16,15 @@ import pandas as pd
 from harness.factors import DATA_FACTORS
 from harness.metrics.combine import combined_score
 from harness.statistics import Bootstrap, holm, paired_tests, percentile_interval, resample
-from harness.tables.cells import ARROWS, Column, change_cells, estimate_cells, significant, texts
-from harness.tables.costs import costs_of
+from harness.tables.cells import (
+    ARROWS,
+    Column,
+    amount_cells,
+    change_cells,
+    estimate_cells,
+    texts,
+)
+from harness.tables.costs import GIB, changes_of, costs_of
 from harness.tables.drawing import Opponent, drawn_means
 from harness.tables.footer import about, block_title, gaps
 from harness.tables.reduction import BLOCK, blocks, shown
@@ -50,9 +57,10 @@ def ablation(
     One row per dataset, split and level of a factor; the base first. Columns of its frame:
     ``suite``, ``dataset``, ``split``, ``controls``, ``model``, ``change`` (in words), ``factor``,
     ``level``, ``base`` (the base's level), ``n_trials``, ``n_pairs`` (those of level and base),
-    ``seconds`` and what else a trial cost; for the combined score and each metric the level's mean,
-    and with ``_change``, ``_change_low`` and ``_change_high`` the change and the ends of its
-    interval; for each metric ``_p`` of the permutation test and ``_p_holm``.
+    ``seconds`` and what else a trial cost, with ``_change`` how much more than the base; for the
+    combined score and each metric the level's mean, and with ``_change``, ``_change_low`` and
+    ``_change_high`` the change and the ends of its interval; for each metric ``_p`` of the
+    permutation test and ``_p_holm``.
 
     Parameters
     ----------
@@ -106,7 +114,12 @@ def _notes(base: Mapping[str, Any], varied: Collection[str], bootstrap: Bootstra
             "umi_depth: a model that saw shallow cells predicts shallow cells, which scores that "
             "compare profiles themselves (mae) count as an error; scores of effects do not."
         )
-    yield "seconds: of fitting, predicting and scoring, per trial."
+    yield (
+        "Cost, per trial: what a level takes, and in percent how much more than the base. Seconds "
+        "of fitting, predicting and scoring by the clock, whatever else ran on the machine; cpu "
+        "and gpu: seconds of processors, and for which GPUs were held; memory: the most that a "
+        "process held in any stage."
+    )
 
 
 class _Changes:
@@ -139,7 +152,7 @@ class _Changes:
         order = sorted(self.varied, key=lambda place: _order(self.varied[place]))
         frame = pd.DataFrame([{"suite": suite, **self._row(place, base)} for place in order])
         costs = costs_of(self.block).iloc[order].reset_index(drop=True)
-        frame = pd.concat([frame, costs], axis=1)
+        frame = pd.concat([frame, costs, changes_of(costs, order.index(self.base))], axis=1)
         return pd.concat([frame, self._tests(order)], axis=1)
 
     def _row(self, place: int, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,8 +252,24 @@ def _sections(table: Table) -> Iterator[Section]:
         for name, up in better.items():
             if part[name].notna().any():
                 columns[name + ARROWS[up]] = _cells(part, name, 1 - table.level)
-        columns["seconds"] = significant(part["seconds"])
         yield Section.of(f"{title}: changes from the base", columns)
+        yield _costs(title, part, table, better)
+
+
+def _costs(
+    title: str, part: pd.DataFrame, table: Table, better: Mapping[str, bool | None]
+) -> Section:
+    """Return what each level costs beside what it scores, by one score: the combined, if any."""
+    scored = [name for name in better if part[name].notna().any()]
+    columns = {"factor": texts(part["change"])}
+    for name in scored[:1]:
+        columns[name + ARROWS[better[name]]] = _cells(part, name, 1 - table.level)
+    units = {"seconds": 1, "cpu_seconds": 1, "gpu_seconds": 1, "peak_memory": GIB}
+    heads = ("seconds", "cpu s", "gpu s", "memory GiB")
+    for head, (name, unit) in zip(heads, units.items(), strict=True):
+        if part[name].notna().any() and (part[name] > 0).any():
+            columns[head] = amount_cells(part[name] / unit, part[f"{name}_change"] / unit)
+    return Section.of(f"{title}: cost", columns)
 
 
 def _cells(part: pd.DataFrame, name: str, level: float) -> list[Cell]:

@@ -126,6 +126,20 @@ def amount(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
 
 
+def amount_cells(values: Iterable[float], changes: Iterable[float]) -> list[Cell]:
+    """Return amounts, two digits or whole, with their change in percent beside; none of 0."""
+    return [
+        Cell(amount(value), _percent(value, by)) for value, by in zip(values, changes, strict=True)
+    ]
+
+
+def _percent(value: float, change: float) -> str:
+    before = value - change
+    if math.isnan(change) or not before:
+        return ""
+    return f"{signed(100 * change / before, 0)} %"
+
+
 def p_text(p: float) -> str:
     """Return ``p = 0.012``; the smallest are only said to be below 0.001."""
     if math.isnan(p):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.tables.cells import Column, amount, estimate_cells, model_cells, plain, significant
-from harness.tables.costs import STAGES, costs_of
+from harness.tables.costs import GIB, STAGES, costs_of
 from harness.tables.estimates import estimate
 from harness.tables.footer import what_an_interval_is
 from harness.tables.render import Cell, Section
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from harness.tables.scope import Scope
 
 FRONT_SIGN = "★"
-GIB = 2**30
 
 
 def cost(scope: Scope) -> Table:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STAGES = ("fit", "predict", "score")
 SUMMED = ("seconds", "cpu_seconds", "gpu_seconds")
+GIB = 2**30
 
 
 def costs_of(block: Block) -> pd.DataFrame:
@@ -27,6 +28,12 @@ def costs_of(block: Block) -> pd.DataFrame:
     columns["peak_memory"] = _numbers(trials, "peak_memory")
     means = pd.DataFrame(columns).groupby(trials["setting"]).mean()
     return means.reindex(range(len(block.settings))).reset_index(drop=True)
+
+
+def changes_of(costs: pd.DataFrame, base: int) -> pd.DataFrame:
+    """Return how much more than the row at `base` each costs, as columns ``NAME_change``."""
+    found = costs[[*SUMMED, "peak_memory"]]
+    return (found - found.iloc[base]).add_suffix("_change")
 
 
 def _total(trials: pd.DataFrame, name: str) -> pd.Series[float]:
