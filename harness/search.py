@@ -327,7 +327,7 @@ def _try_all(course: Course, cluster: ClusterSpec | None) -> None:
         halving = Halving(job.scheduler.grace, job.scheduler.factor, better, known)
     with open_executor(cluster) as executor:
         executor.check(resources)
-        tune_settings(course, resources, retries=cluster.retries, halving=halving)
+        tune_settings(course, retries=cluster.retries, patience=cluster.patience, halving=halving)
 
 
 def _one_by_one(course: Course) -> None:

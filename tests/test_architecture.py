@@ -53,7 +53,9 @@ ALLOWED = {
 }
 
 SOLE_IMPORTERS = {
-    "ray": {"executors.ray_cluster", "executors.ray_search", "executors.ray_workers"},
+    "ray": {
+        f"executors.{name}" for name in ("ray_cluster", "ray_kills", "ray_search", "ray_workers")
+    },
     "cupy": {"kernels.backend"},
     "anndata": {"store", "store_layout", "sources", "convert", "frames"},
     "dask": {"convert"},

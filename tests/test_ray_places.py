@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from harness.executors import Call, open_executor
 from harness.executors.ray_places import Places, with_more_memory
 from harness.resources import Resources
 from harness.specs import ClusterSpec
+from tests.contracts.executor import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +143,7 @@ def until_begun(marker: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("worker", ["shared", "lasting"])
+@pytest.mark.parametrize("worker", ["shared", pytest.param("lasting", marks=pytest.mark.slow)])
 def test_calls_whose_only_node_is_gone_end_and_the_others_go_on(
     cluster: Any, executor: Executor, rare: Any, tmp_path: Path, worker: Worker
 ) -> None:
@@ -183,3 +185,34 @@ def test_a_node_that_comes_back_in_time_is_waited_for(
     assert (outcomes["first"].value, outcomes["first"].attempts) == ("stayed", 2)
     assert outcomes["second"].value == "here"
     cluster.remove_node(nodes[0], allow_graceful=False)
+
+
+def stay_on(marker: str, report: None) -> str:
+    return stay(marker)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("executor")
+def test_a_search_whose_only_node_is_gone_ends_and_tells_of_no_setting_that_had_not_ended(
+    cluster: Any, rare: Any, tmp_path: Path
+) -> None:
+    from harness.executors.ray_search import tune_settings
+
+    marker = tmp_path / "begun"
+    (tmp_path / "before").touch()
+    settings = Listed(
+        Call("0", stay_on, (str(tmp_path / "before"),), NEEDS),
+        Call("1", stay_on, (str(marker),), NEEDS),
+    )
+
+    def take_away() -> None:
+        until_begun(marker)
+        cluster.remove_node(rare, allow_graceful=False)
+
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take_away)
+        with pytest.raises(ClusterError, match=r"has 1 CPU, 1 rare, which .* Waited 3 s for one"):
+            tune_settings(settings, retries=2, patience=3)
+        taken.result()
+    assert [end.value for end in settings.ends.values() if end] == ["stayed"]

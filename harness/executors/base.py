@@ -113,6 +113,17 @@ class Outcome:
         return bool(self.cause)
 
 
+def worth_another(outcome: Outcome, retries: int) -> bool:
+    """Whether the worker was lost, and the call may be tried on another.
+
+    A call that was killed for its memory, or refused more of it, gets one more chance, since its
+    neighbours may have taken it; a second time says that it is the call itself.
+    """
+    if outcome.cause == "lost":
+        return outcome.attempts <= retries
+    return outcome.cause == "memory" and outcome.attempts <= min(1, retries)
+
+
 class Executor(Protocol):
     """Runs calls somewhere; a context manager, because it may hold processes."""
 

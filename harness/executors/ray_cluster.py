@@ -37,7 +37,7 @@ from ray.exceptions import (
 )
 
 from harness.errors import ClusterError
-from harness.executors.base import Call, Cause, Outcome
+from harness.executors.base import Call, Cause, Outcome, worth_another
 from harness.executors.ray_places import LOOK_SECONDS, Places, has, too_much, with_more_memory
 from harness.executors.ray_workers import Workers, in_rays_words, nodes
 from harness.executors.reaching import why_unreachable
@@ -124,7 +124,7 @@ class RayExecutor:
                     yield from without_place
                     continue
                 for flight, outcome in course.landed():
-                    if self._worth_another(outcome):
+                    if worth_another(outcome, self.cluster.retries):
                         if outcome.cause == "memory":
                             flight.ask_for_more_memory()
                         course.put_back(flight)
@@ -135,16 +135,6 @@ class RayExecutor:
                 course.end_silent()
         finally:
             course.workers.release(0.0)
-
-    def _worth_another(self, outcome: Outcome) -> bool:
-        """Whether the worker was lost, and the call may be tried on another.
-
-        A call that was killed for its memory, or refused more of it, gets one more chance, since
-        its neighbours may have taken it; a second time says that it is the call itself.
-        """
-        if outcome.cause == "lost":
-            return outcome.attempts <= self.cluster.retries
-        return outcome.cause == "memory" and outcome.attempts <= min(1, self.cluster.retries)
 
 
 class _Course:

@@ -32,15 +32,17 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.executors.base import Call, Outcome, attempt
-from harness.executors.ray_workers import GRACE_SECONDS
+from harness.errors import ClusterError
+from harness.executors.base import Call, Outcome, attempt, worth_another
+from harness.executors.ray_kills import kills_told
+from harness.executors.ray_places import LOOK_SECONDS, Places, with_more_memory
+from harness.executors.ray_workers import GRACE_SECONDS, in_rays_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
 
     from harness.executors.base import Cause
-    from harness.resources import Resources
 
 EVER = 10**9
 """More steps than any fit has."""
@@ -83,7 +85,7 @@ class Halving:
 
 
 def tune_settings(
-    source: Source, resources: Resources, *, retries: int, halving: Halving | None = None
+    source: Source, *, retries: int, patience: float | None, halving: Halving | None = None
 ) -> None:
     """Try settings on the Ray that is up, until the source has no more.
 
@@ -91,22 +93,27 @@ def tune_settings(
     ----------
     source
         Gives calls, and takes outcomes.
-    resources
-        What one needs.
     retries
-        How often a setting whose worker was lost is tried again; not one that its limits ended.
+        How often a setting whose worker was lost is tried again; not one that its limits ended. One
+        that was killed for its memory is tried once more, with more of it.
+    patience
+        How long to wait for a node once none has what a setting needs; None for ever.
     halving
         When to stop one early; never by default.
+
+    Raises
+    ------
+    ClusterError
+        No node had for too long what a setting needs. Settings that had not ended are not told.
     """
-    needs = {"cpu": resources.cpus, "gpu": resources.gpus}
-    if resources.memory_bytes is not None:
-        needs["memory"] = resources.memory_bytes
+    relay = _Relay(source, retries, reports=halving is not None)
+    watch = _Watch(relay, Places(patience))
     with tempfile.TemporaryDirectory(prefix="harness-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Tune warns of what its next version will do
         tuner = tune.Tuner(
-            tune.with_resources(_try, needs),
+            tune.with_resources(_try, _needs),
             tune_config=tune.TuneConfig(
-                search_alg=_Relay(source, retries, reports=halving is not None),
+                search_alg=relay,
                 scheduler=None if halving is None else _scheduler(halving),
                 num_samples=-1,  # until the source has no more: one that was lost is asked again
                 reuse_actors=True,
@@ -117,9 +124,19 @@ def tune_settings(
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
+                stop=watch,
             ),
         )
-        tuner.fit()
+        with kills_told(relay.killed.add):
+            tuner.fit()
+    if watch.reason:
+        raise ClusterError(watch.reason)
+
+
+def _needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """Return what one setting asks of a node; of those that were killed for memory, more."""
+    call: Call = config["call"]
+    return tune.PlacementGroupFactory([in_rays_words(call.resources)])
 
 
 def _try(config: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +208,7 @@ class _Relay(Searcher):
         self.source, self.retries, self.reports = source, retries, reports
         self.running: dict[str, _Asked] = {}
         self.again: deque[_Asked] = deque()
+        self.killed: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune keeps a copy of its searcher for a restart that never comes: the source has locks.
@@ -229,19 +247,50 @@ class _Relay(Searcher):
         asked = self.running.pop(trial_id)
         outcome: Outcome | None = said.get("outcome")
         if error:
-            outcome = _lost(asked)
-            if outcome.cause == "lost" and asked.attempts <= self.retries:
-                self.again.append(asked)
-                return
+            outcome = _starved(asked) if trial_id in self.killed else _lost(asked)
         elif outcome is not None:
             outcome = replace(outcome, attempts=asked.attempts)
-        self.source.ended(asked.number, outcome)
+        if outcome is not None and worth_another(outcome, self.retries):
+            self._ask_again(asked, outcome)
+        else:
+            self.source.ended(asked.number, outcome)
+
+    def _ask_again(self, asked: _Asked, outcome: Outcome) -> None:
+        if outcome.cause == "memory":
+            needs = with_more_memory(asked.call.resources)
+            asked.call = replace(asked.call, resources=needs)
+        self.again.append(asked)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: what is known is in the run folder."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing."""
+
+
+class _Watch(tune.Stopper):
+    """Ends a search of which no node can try a setting any more; Tune would wait for ever.
+
+    All of it, since settings need the same; what has not ended is asked again by the next run.
+    """
+
+    def __init__(self, relay: _Relay, places: Places) -> None:
+        self.relay, self.places, self.reason = relay, places, ""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no setting by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether a setting has waited too long for a node; asked at every step of Tune."""
+        asked, now = self.relay.running.values(), time.time()
+        if self.places.due and any(now - one.at > LOOK_SECONDS for one in asked):
+            self.places.look(one.call.resources for one in asked)
+            self.reason = next(filter(None, map(self._given_up, asked)), "")
+        return bool(self.reason)
+
+    def _given_up(self, asked: _Asked) -> str:
+        return self.places.given_up(asked.call.resources)
 
 
 def _lost(asked: _Asked) -> Outcome:
@@ -252,6 +301,11 @@ def _lost(asked: _Asked) -> Outcome:
     elif call.stall_s and call.silence and (silent := call.silence(asked.at)) > call.stall_s:
         cause, error = "stalled", f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
     return Outcome(call.key, cause=cast("Cause", cause), error=error, attempts=asked.attempts)
+
+
+def _starved(asked: _Asked) -> Outcome:
+    error = "killed for its memory: the node had too little left for all that ran on it"
+    return Outcome(asked.call.key, cause="memory", error=error, attempts=asked.attempts)
 
 
 def _scheduler(halving: Halving) -> TrialScheduler:

@@ -67,6 +67,27 @@ def hang() -> None:
     library.sleep(600)
 
 
+class Listed:
+    """A source of settings that are known before; what came of each is in `ends`."""
+
+    def __init__(self, *calls: Call) -> None:
+        self.left = [*enumerate(calls)]
+        self.ends: dict[int, Outcome | None] = {}
+
+    @property
+    def over(self) -> bool:
+        return not self.left
+
+    def next(self) -> tuple[int, Call] | None:
+        return self.left.pop(0)
+
+    def reported(self, number: int, step: int, value: float) -> None:
+        raise AssertionError("nobody reports")
+
+    def ended(self, number: int, outcome: Outcome | None) -> None:
+        self.ends[number] = outcome
+
+
 def run(executor: Executor, *calls: Call) -> dict[str, Outcome]:
     return {outcome.key: outcome for outcome in executor.run(calls)}
 

@@ -6,7 +6,9 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +20,6 @@ from tests.contracts import executor as contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from harness.executors import Executor, Worker
 
@@ -218,6 +219,50 @@ def test_why_the_worker_of_a_setting_died_is_told_by_its_signs_of_life(
     limits = {"limit_s": 5.0, "stall_s": 20.0}
     call = Call("1", busy, **limits, age=lambda since: age, silence=lambda since: silence)
     assert _lost(_Asked(1, call)).cause == cause
+
+
+def granted(marker: str, how: str, report: None) -> int:
+    """Return how much memory it was given; have too little the first time, or ever."""
+    import ray
+
+    path = Path(marker)
+    if not path.exists() or how == "killed again":
+        path.touch()
+        if how == "refused":
+            raise MemoryError("Unable to allocate 1.00 PiB")
+        os._exit(1)
+    return int(ray.get_runtime_context().get_assigned_resources()["memory"])
+
+
+@pytest.fixture
+def monitored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ray say of an actor that died what it says of one that its memory monitor killed."""
+    import ray
+    from ray.air.execution._internal import event_manager
+
+    def get(future: Any) -> Any:
+        try:
+            return ray.get(future)
+        except ray.exceptions.RayActorError as error:
+            raise ray.exceptions.OutOfMemoryError("the node was low on memory") from error
+
+    monkeypatch.setattr(event_manager, "ray", SimpleNamespace(get=get, wait=ray.wait))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_executor", "monitored")
+def test_a_setting_without_memory_is_tried_once_more_with_twice_as_much(tmp_path: Path) -> None:
+    from harness.executors.ray_search import tune_settings
+
+    ways = ("killed", "refused", "killed again")
+    needs = Resources(memory="100MiB")
+    settings = contract.Listed(
+        *(Call(how, granted, (str(tmp_path / how), how), needs) for how in ways)
+    )
+    tune_settings(settings, retries=2, patience=300)
+    ends = [(end.value, end.cause, end.attempts) for _, end in sorted(settings.ends.items()) if end]
+    assert ends == [(200 << 20, "", 2), (200 << 20, "", 2), (None, "memory", 2)]
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "2,3")], ids=["none", "one"])
