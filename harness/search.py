@@ -29,7 +29,7 @@ from harness.expansion import trials_of
 from harness.factors import factor_values
 from harness.known_models import commands_of, identified, parameters_of
 from harness.metrics.base import metric_named
-from harness.proposals import Proposals, Tried
+from harness.proposals import LEARNS_WITH, Proposals, Tried
 from harness.settings import Setting, complete
 from harness.specs import canonical, frozen_parameters
 from harness.splits import parse_split
@@ -70,11 +70,12 @@ class Search:
         cls, job: SearchJob, run: RunFolder, screens: Mapping[str, Screen], store: str
     ) -> Search:
         """Return a job's search; `JobError` where the split has nothing to choose by."""
-        if find_spec("optuna") is None:
-            raise JobError(
-                "kind: a search draws its settings with Optuna, which is not installed. "
-                "Install it: pip install 'virtual-cell-harness[search]'"
-            )
+        for package, extra in LEARNS_WITH.get(job.sampler.kind, {}).items():
+            if find_spec(package) is None:
+                raise JobError(
+                    f"sampler: {job.sampler.kind} draws settings with {package}, which is not "
+                    f"installed. Install it: pip install 'virtual-cell-harness[{extra}]'"
+                )
         blank = Setting(job.model, {}, factor_values(job.data or {}))
         search = cls(job, run, store, identified(trials_of(job, screens, blank)))
         first = search.blanks[0]
@@ -111,7 +112,7 @@ class Search:
         read = (
             json.loads(paths.read_bytes(paths.join(self.folder, name))) for name in sorted(names)
         )
-        within = (one for one in read if one["number"] < self.job.budget.trials)
+        within = (one for one in read if one["number"] < self.job.n_settings)
         return [one for one in map(_tried, within) if one.state == "done" or self._failed(one)]
 
     def _failed(self, tried: Tried) -> bool:
@@ -183,7 +184,7 @@ class Course:
     def left(self) -> list[int]:
         """The numbers that nobody has begun."""
         known = self.proposals.tried.keys() | self.begun.keys()
-        return [n for n in range(self.job.budget.trials) if n not in known]
+        return [n for n in range(self.job.n_settings) if n not in known]
 
     @property
     def over(self) -> bool:
@@ -256,7 +257,7 @@ class Course:
         self.proposals.tell(tried)
         self.search.write(tried)
         self.progress(
-            f"the choice of {self.job.model}", len(self.proposals.tried), self.job.budget.trials
+            f"the choice of {self.job.model}", len(self.proposals.tried), self.job.n_settings
         )
 
     def note(self, trials: tuple[TrialSpec, ...]) -> None:

@@ -6,12 +6,19 @@ A dimension has one key that says what it is: ``{choice: [2, 4]}``, ``{uniform: 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from harness.declarations import Declared
 from harness.entries import Name, Positive
+
+DEFAULT_TRIALS = 20
+"""How many settings are tried where the budget does not say, and the space is no grid."""
+
+MOST_OF_GRID = 1_000_000
+"""How many settings a grid may have; what is tried of it is the budget's to say."""
 
 Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -36,6 +43,13 @@ class Dimension(Declared):
         """The choices, or the two ends."""
         return next(values for values in self._given().values() if values is not None)
 
+    @property
+    def size(self) -> int | None:
+        """How many values there are; None between two real numbers."""
+        if self.kind == "choice":
+            return len(self.values)
+        return self.values[1] - self.values[0] + 1 if self.kind == "int" else None
+
     def _given(self) -> dict[Any, Any]:
         return {"choice": self.choice, "uniform": self.uniform, "log": self.log, "int": self.int_}
 
@@ -57,9 +71,14 @@ class Dimension(Declared):
 
 
 class Sampler(Declared):
-    """How the next setting is drawn: by what earlier ones scored (``tpe``), or blindly."""
+    """How the next setting is drawn: by what earlier ones scored, or blindly.
 
-    kind: Literal["tpe", "random"] = "tpe"
+    ``tpe`` and ``gp`` (a Gaussian process; needs torch) learn; ``random``, ``qmc`` (a scrambled
+    Sobol sequence, which fills the space evenly) and ``grid`` (every setting once, in an order
+    drawn from the seed) do not.
+    """
+
+    kind: Literal["tpe", "gp", "random", "qmc", "grid"] = "tpe"
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -76,9 +95,12 @@ class Scheduler(Declared):
 
 
 class Budget(Declared):
-    """How many settings are tried, how many at a time, and until when new ones are begun."""
+    """How many settings are tried, how many at a time, and until when new ones are begun.
 
-    trials: Positive = 20
+    Without `trials`, 20 are, and of a grid all.
+    """
+
+    trials: Positive | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
     concurrent: Positive = 1
 
@@ -102,6 +124,37 @@ class SearchKeys(Declared):
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
     metric: Objective = Objective()
+
+    @property
+    def n_settings(self) -> int:
+        """How many settings are tried: what the budget says, and no more than a grid has."""
+        if self.sampler.kind != "grid":
+            return self.budget.trials or DEFAULT_TRIALS
+        return min(self.grid_size, self.budget.trials or self.grid_size)
+
+    @property
+    def grid_size(self) -> int:
+        """How many settings the space has, where every dimension has so many values."""
+        return math.prod(dimension.size or 0 for dimension in self.space.values())
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> SearchKeys:
+        if self.sampler.kind != "grid":
+            return self
+        for name, dimension in self.space.items():
+            if dimension.size is None:
+                raise ValueError(
+                    f"space.{name}: found {dimension.kind} {dimension.values}, but a grid has no "
+                    f"end of them. List those to try, {name}: {{choice: [...]}}, or take another "
+                    "sampler: tpe, gp, random or qmc."
+                )
+        if self.grid_size > MOST_OF_GRID:
+            raise ValueError(
+                f"space: a grid of {self.grid_size:,} settings, expected at most "
+                f"{MOST_OF_GRID:,}. Give fewer values, or take another sampler: qmc fills a space "
+                "evenly with however few."
+            )
+        return self
 
     @field_validator("space")
     @classmethod
