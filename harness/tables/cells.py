@@ -127,7 +127,7 @@ def amount(value: float) -> str:
 
 
 def amount_cells(values: Iterable[float], changes: Iterable[float]) -> list[Cell]:
-    """Return amounts, two digits or whole, with their change in percent beside; none of 0."""
+    """Return amounts, two digits or whole, with their change in percent beside, if there is any."""
     return [
         Cell(amount(value), _percent(value, by)) for value, by in zip(values, changes, strict=True)
     ]
@@ -135,7 +135,7 @@ def amount_cells(values: Iterable[float], changes: Iterable[float]) -> list[Cell
 
 def _percent(value: float, change: float) -> str:
     before = value - change
-    if math.isnan(change) or not before:
+    if math.isnan(change) or not change or not before:
         return ""
     return f"{signed(100 * change / before, 0)} %"
 
