@@ -130,6 +130,9 @@ class Screen(Protocol):
     def library_sizes(self) -> np.ndarray:
         """Return the total count of each cell, for counts: (n_cells,) float64."""
 
+    def batches(self) -> np.ndarray | None:
+        """Return the batch of each cell, (n_cells,), where the card names a column of them."""
+
     def targets(self, perturbation: str) -> tuple[str, ...]:
         """Return the genes of the screen that the perturbation acts on."""
 
@@ -151,6 +154,11 @@ class Reader:
     def sizes(self) -> np.ndarray:
         """The total count of each cell of the screen: (n_cells,) float64."""
         return self.store.library_sizes()
+
+    @cached_property
+    def batches(self) -> np.ndarray | None:
+        """The batch of each cell of the screen, where that is known: (n_cells,)."""
+        return self.store.batches()
 
     def rows(self, rows: np.ndarray, scale: Scale) -> np.ndarray:
         """Return neighbouring rows, in one read, all genes: (n, n_genes) float32."""

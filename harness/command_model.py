@@ -78,7 +78,8 @@ class CommandModel:
         self._is_fitted_to(train)
         try:
             if spec.train or self._predict_reads_training:
-                write_training(self._path("train"), self._as_told(train), spec.labels)
+                told, batches = self._as_told(train), spec.input.batches
+                write_training(self._path("train"), told, spec.labels, batches=batches)
                 write_split(self._path("split"), self._path("train"))
             if spec.train:
                 self._run("train", spec.train, {})
@@ -99,8 +100,12 @@ class CommandModel:
         }
         try:
             if self._predict_reads("queries"):
-                told = self._as_told(self.train_)
-                write_queries(asked["queries"], queries, told, spec.labels, self.seed)
+                told, batches, path = (
+                    self._as_told(self.train_),
+                    spec.input.batches,
+                    asked["queries"],
+                )
+                write_queries(path, queries, told, spec.labels, self.seed, batches=batches)
             write_query_table(asked["query_table"], queries)
             self._run("predict", spec.predict, {name: str(path) for name, path in asked.items()})
             labels, genes = spec.labels, self.train_.genes

@@ -119,9 +119,10 @@ class Option(Declared):
 
 
 class Input(Declared):
-    """What the values are in the files that the program reads."""
+    """What is in the files that the program reads: which values, and whether true batches."""
 
     scale: Literal["log1p", "counts"] = "log1p"
+    batches: bool = False
 
 
 class Labels(Declared):

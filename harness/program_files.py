@@ -37,17 +37,24 @@ SCREEN = "screen"
 """What the TOML calls the training file."""
 
 BATCH = "0"
-"""The one batch that all cells are said to be of: a model is shown no covariates."""
+"""The one batch that all cells are said to be of, where true ones are not asked for or known."""
 
 
-def write_training(path: Path, train: TrainView, labels: Labels) -> None:
-    """Write the shown controls of every context, then all training cells: CSR float32."""
+def write_training(path: Path, train: TrainView, labels: Labels, *, batches: bool = False) -> None:
+    """Write the shown controls of every context, then all training cells: CSR float32.
+
+    With `batches`, each under its own, where the screen tells.
+    """
     _check_control(labels, [pair.perturbation for pair in train.pairs])
     sizes = [(labels.control, context, train.n_controls(context)) for context in train.contexts]
     sizes += [(*pair, train.n_cells(*pair)) for pair in train.pairs]
     controls = (block for c in train.contexts for block in train.control_blocks(c))
     cells = (block for _, block in train.batches())
-    with _writer(path, sizes, train.genes, labels) as writer:
+    true: list[np.ndarray | None] = []
+    if batches:
+        true += [train.control_batch_labels(context) for context in train.contexts]
+        true += [train.batch_labels(*pair) for pair in train.pairs]
+    with _writer(path, sizes, train.genes, labels, true) as writer:
         for block in chain(controls, cells):
             writer.append(from_dense(block))
         writer.finish()
@@ -68,30 +75,45 @@ def write_split(path: Path, train: Path) -> None:
 
 
 def write_queries(
-    path: Path, queries: Sequence[Query], train: TrainView, labels: Labels, seed: int
+    path: Path,
+    queries: Sequence[Query],
+    train: TrainView,
+    labels: Labels,
+    seed: int,
+    *,
+    batches: bool = False,
 ) -> None:
     """Write the cells to fill in: for each context its controls, then each query's cells.
 
-    A query's cells are shown controls of its context, drawn by the seed and the query.
+    A query's cells are shown controls of its context, drawn by the seed and the query; with
+    `batches`, each under its own: nothing is said of the batches of what is to be predicted.
     """
     _check_control(labels, [query.perturbation for query in queries])
     contexts = dict.fromkeys(query.context for query in queries)
     most = max(1, POOL_BYTES // (4 * len(train.genes)))
     sizes: list[tuple[str, str, int]] = []
+    true: list[np.ndarray | None] = []
+    drawn: dict[Query, np.ndarray] = {}
     for context in contexts:
-        sizes.append((labels.control, context, min(most, train.n_controls(context))))
-        sizes += [(q.perturbation, context, q.n_cells) for q in queries if q.context == context]
-    with _writer(path, sizes, train.genes, labels) as writer:
+        n, those = min(most, train.n_controls(context)), _of_context(queries, context)
+        sizes.append((labels.control, context, n))
+        sizes += [(q.perturbation, context, q.n_cells) for q in those]
+        for q in those:
+            rng = query_rng(seed, q, "queries")
+            drawn[q] = rng.choice(n, size=q.n_cells, replace=q.n_cells > n)
+        if batches and (known := train.control_batch_labels(context, most)) is not None:
+            true += [known, *(known[drawn[q]] for q in those)]
+    with _writer(path, sizes, train.genes, labels, true) as writer:
         for context in contexts:
             pool = train.controls(context, most)
             writer.append(from_dense(pool))
-            for query in queries:
-                if query.context == context:
-                    rng = query_rng(seed, query, "queries")
-                    few = query.n_cells > len(pool)
-                    drawn = rng.choice(len(pool), size=query.n_cells, replace=few)
-                    writer.append(from_dense(pool[drawn]))
+            for query in _of_context(queries, context):
+                writer.append(from_dense(pool[drawn[query]]))
         writer.finish()
+
+
+def _of_context(queries: Sequence[Query], context: str) -> list[Query]:
+    return [query for query in queries if query.context == context]
 
 
 def write_query_table(path: Path, queries: Sequence[Query]) -> None:
@@ -141,13 +163,18 @@ def _check_control(labels: Labels, perturbations: Iterable[str]) -> None:
 
 
 def _writer(
-    path: Path, sizes: Sequence[tuple[str, str, int]], genes: Sequence[str], labels: Labels
+    path: Path,
+    sizes: Sequence[tuple[str, str, int]],
+    genes: Sequence[str],
+    labels: Labels,
+    batches: Sequence[np.ndarray | None],
 ) -> H5adWriter:
     many = [n for _, _, n in sizes]
+    known = [some for some in batches if some is not None]
     columns = {
         labels.perturbation_column: np.repeat(np.array([p for p, _, _ in sizes]), many),
         labels.context_column: np.repeat(np.array([c for _, c, _ in sizes]), many),
-        labels.batch_column: np.full(sum(many), BATCH),
+        labels.batch_column: np.concatenate(known) if known else np.full(sum(many), BATCH),
     }
     return H5adWriter(path, columns=columns, genes=genes, dtype="float32")
 

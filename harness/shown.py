@@ -109,6 +109,11 @@ class Shown:
         name = blake2b(self._content.encode() + rows.tobytes(), digest_size=16)
         return kept_mean(paths.join(self.cache, "pseudobulks"), name.hexdigest(), cells.mean)
 
+    def batch_labels(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return the batches of rows, which must be shown ones; None where they are not known."""
+        known = self.reader.batches
+        return None if known is None else known[rows].astype(str)
+
     def training(self, pairs: Sequence[Pair]) -> ShownCells:
         """Return the cells of all training pairs, numbered as in `pairs`."""
         parts = [self.pairs[pair] for pair in pairs]

@@ -186,6 +186,11 @@ class Store:
             )
         return np.asarray(self._column("uns/harness", "library_sizes"), dtype="f8")
 
+    def batches(self) -> Array | None:
+        """Return the batch of each cell, ``(n_cells,)``, where the card names a column of them."""
+        column = self.card.get("columns", {}).get("batch")
+        return None if column is None else self._column("obs", str(column))
+
     def targets(self, perturbation: str) -> tuple[str, ...]:
         """Return the genes that a perturbation acts on, as far as they are in `genes`.
 

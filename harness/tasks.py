@@ -104,12 +104,27 @@ class TrainView:
         All of them without `n`, which a big screen has no memory for. With it, `n` different ones
         drawn by `rng` (the same ones each time without a generator), or all where there are fewer.
         """
-        cells = self._shown.controls_of(context)
-        if n is None or n >= cells.n_cells:
-            return cells.dense()
+        return self._shown.labelled(self._drawn(context, n, rng), "", context).dense()
+
+    def batch_labels(self, perturbation: str, context: str) -> np.ndarray | None:
+        """Return the batch of each cell of a training pair; None where the screen tells none."""
+        self._shown.cells_of(perturbation, context)  # refuses a pair that is not shown
+        return self._shown.batch_labels(self._shown.pairs[Pair(perturbation, context)])
+
+    def control_batch_labels(self, context: str, n: int | None = None) -> np.ndarray | None:
+        """Return the batch of each of the cells that `controls` returns, likewise."""
+        return self._shown.batch_labels(self._drawn(context, n))
+
+    def _drawn(
+        self, context: str, n: int | None, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        self._shown.controls_of(context)  # refuses a context that is not there
+        rows = self._shown.controls[context]
+        if n is None or n >= len(rows):
+            return rows
         rng = np.random.default_rng(0) if rng is None else rng
-        drawn = np.sort(rng.choice(cells.n_cells, size=n, replace=False))
-        return self._shown.labelled(self._shown.controls[context][drawn], "", context).dense()
+        drawn: np.ndarray = rows[np.sort(rng.choice(len(rows), size=n, replace=False))]
+        return drawn
 
     def control_blocks(self, context: str, max_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
         """Yield all shown controls of a context, some at a time: (n, n_genes) float32."""

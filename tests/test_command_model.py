@@ -17,7 +17,7 @@ import pytest
 
 from harness.command_model import class_of
 from harness.commands import Labels
-from harness.errors import DataError, ModelError
+from harness.errors import DataError, HeldOutError, ModelError
 from harness.program_files import write_queries, write_split, write_training
 from harness.results import Results
 from harness.splits import parse_split
@@ -34,6 +34,7 @@ from tests.command_files import (
     lives,
     wait_for_the_end,
 )
+from tests.synthetic import make_screen, write_store
 
 PROFILE = {"holds": "profiles"}
 
@@ -115,6 +116,33 @@ def test_a_program_may_be_shown_counts_and_told_how_to_scale_them(
     whole = np.concatenate(answered)
     np.testing.assert_array_equal(whole, whole.round())
     assert whole.max() > 20
+
+
+def test_cells_are_of_their_own_batches_where_these_are_asked_for_and_known(
+    tmp_path: Path, task: Task
+) -> None:
+    screen = write_store(make_screen(), tmp_path / "screen.zarr")
+    known = screen.obs()
+    known.index = known.index.astype(str)
+    of_cells = {
+        row.tobytes(): batch
+        for row, batch in zip(screen.rows(0, screen.n_cells), known["batch"], strict=True)
+    }
+    assert len(of_cells) == screen.n_cells
+    assert known["batch"].nunique() > 1
+    of_batches = Task(screen, parse_split({"kind": "unseen-perturbation"}))
+    view, queries = of_batches.train_view().counts(), of_batches.queries()
+    write_training(tmp_path / "train.h5ad", view, Labels(), batches=True)
+    write_queries(tmp_path / "queries.h5ad", queries, view, Labels(), 0, batches=True)
+    for name in ("train", "queries"):
+        seen = anndata.read_h5ad(tmp_path / f"{name}.h5ad")
+        rows = seen.X.toarray().astype(screen.dtype)
+        assert [of_cells[row.tobytes()] for row in rows] == seen.obs["batch"].tolist()
+    unknown = task.train_view()
+    write_training(tmp_path / "none.h5ad", unknown, Labels(), batches=True)
+    assert set(anndata.read_h5ad(tmp_path / "none.h5ad").obs["batch"]) == {"0"}
+    with pytest.raises(HeldOutError):
+        view.batch_labels(queries[0].perturbation, queries[0].context)
 
 
 def test_counts_are_refused_where_the_screen_has_none(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ class MemoryScreen:
         sizes: np.ndarray = self._sizes
         return sizes
 
+    def batches(self) -> np.ndarray | None:
+        """Return nothing: no cell has a batch."""
+        return None
+
     def targets(self, perturbation: str) -> tuple[str, ...]:
         """Return the names in a perturbation that are genes of the screen."""
         separator = self.card["combination_separator"]
