@@ -358,7 +358,7 @@ def _table(search: Search, tried: list[Tried], best: Tried | None) -> str:
             "state": one.state,
             f"validation_{metric.name}": one.value,
             **one.drawn,
-            "steps": len(one.steps),
+            "steps": max(one.steps, default=0),
             "seconds": one.seconds,
             "trials": " ".join(one.trials),
             "error": one.error,

@@ -86,7 +86,8 @@ class Scheduler(Declared):
     """When a setting is given up in the middle of its fit.
 
     ``asha`` compares the validation scores that settings report at the steps `grace`,
-    `grace` × `factor`, `grace` × `factor`², …, and lets the best of every `factor` go on.
+    `grace` × `factor`, `grace` × `factor`², …, and lets the best of every `factor` go on. Steps of
+    networks are epochs, and they report every `validate_every` of them.
     """
 
     kind: Literal["none", "asha"] = "none"

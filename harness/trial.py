@@ -105,7 +105,10 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
                 pulse.beat()
             if not isinstance(error, StorageError | MemoryError):  # no mistake of the model
                 paths.remove(run.of_trial(trial, "stages"))
-            cause = "stopped" if isinstance(error, StoppedError) else "raised"
+            cause = "raised"
+            if isinstance(error, StoppedError):  # it will not be gone on with
+                cause = "stopped"
+                paths.remove(run.of_trial(trial, CHECKPOINT))
             found = f"{type(error).__name__}: {error}"
             record_failure(errand, found, traceback.format_exc(), cause=cause)
             raise

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import yaml
 
 import harness.judge
 import harness.sweep
-from harness.errors import JobError, TrialError
+from harness.errors import JobError, StoppedError, TrialError
 from harness.models import base
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.linear import Linear
@@ -27,10 +28,10 @@ from harness.searches import Dimension, Sampler
 from harness.store import Store
 from harness.sweep import Report, plan_job, retry, run_job
 from harness.tables import write_tables
+from harness.trying import try_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from harness.tasks import TrainView
 
@@ -333,6 +334,69 @@ def test_a_failed_setting_is_tried_again_when_its_trial_is_retried(
 def test_halving_needs_ray(search: Callable[..., Report]) -> None:
     with pytest.raises(JobError, match="asha compares settings that run side by side, on Ray"):
         search(scheduler={"kind": "asha"})
+
+
+NETWORK: dict[str, Any] = {
+    "model": "decoder-only",
+    "space": {
+        "learning_rate": {"log": [0.0001, 10.0]},
+        "epochs": {"choice": [9]},
+        "validate_every": {"choice": [1]},
+        "stop_on": {"choice": ["vcc2025:mae"]},
+        "patience": {"choice": [9]},
+    },
+    "models": [],
+}
+
+
+def test_a_network_reports_epochs_and_leaves_no_checkpoint_where_it_is_stopped(
+    search: Callable[..., Report],
+) -> None:
+    pytest.importorskip("torch", reason="networks need the extra `torch`")
+    plan = search(**NETWORK, budget={"trials": 1}).plan
+    assert plan.search is not None
+    [errand] = plan.search.errands({"learning_rate": 0.002, "epochs": 9, "validate_every": 2})
+    told: list[int] = []
+
+    def report(epoch: int, value: float) -> bool:
+        assert value > 0
+        told.append(epoch)
+        return epoch < 4
+
+    with pytest.raises(StoppedError, match="stopped after step 4: others did better"):
+        try_setting((errand,), "vcc2025", "mae", report)
+    assert told == [2, 4]
+    folder = Path(plan.run.of_trial(errand.spec.id))
+    assert json.loads((folder / "failure.json").read_text())["cause"] == "stopped"
+    assert len(pd.read_parquet(folder / "curve.parquet")) == 3
+    assert not (folder / "checkpoint").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_halving_stops_networks_that_learn_badly(
+    search: Callable[..., Report], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="networks need the extra `torch`")
+    cluster = tmp_path / "two.yaml"
+    cluster.write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}", encoding="utf-8")
+    report = search(
+        on=str(cluster),
+        sampler={"kind": "random", "seed": 1},
+        scheduler={"kind": "asha", "grace": 2, "factor": 2},
+        budget={"trials": 8},
+        **NETWORK,
+    )
+    assert report.plan.search is not None
+    tried = report.plan.search.tried()
+    stopped = [one for one in tried if one.state == "stopped"]
+    assert stopped
+    for one in stopped:
+        last = max(one.steps)
+        assert last in {2, 4, 8}  # the rungs, in epochs
+        assert one.steps[last] > min(other.steps.get(last, np.inf) for other in tried)
+    assert all(max(one.steps) == 9 for one in tried if one.state == "done")
+    assert set(table(report)["steps"]) == {max(one.steps) for one in tried}
 
 
 def test_a_plan_of_a_search_makes_no_trial_of_it(tmp_path: Path) -> None:

@@ -21,7 +21,11 @@ class Supervision(Protocol):
         """Whether more of a metric, as ``suite:name``, is better; an error for an unknown one."""
 
     def validate(self, model: Model, step: int, metric: str) -> float | None:
-        """Score what the model now predicts for the validation pairs; None without any."""
+        """Score what the model now predicts for the validation pairs; None without any.
+
+        What a step is, settings of one search must agree on: networks count epochs, for settings
+        with other batches have other numbers of them.
+        """
 
     def load(self) -> bytes | None:
         """Return what an interrupted attempt at the same trial saved last."""

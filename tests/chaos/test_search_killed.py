@@ -22,8 +22,8 @@ from harness.ledger import read_ledger
 if TYPE_CHECKING:
     from pathlib import Path
 
-# No shipped model reports what it would answer in the middle of its fit; this one does. It is
-# offered as another package would, so that Ray's workers know it too.
+# Reports in the middle of its fit, as networks do, and takes no time. It is offered as another
+# package would, so that Ray's workers know it too.
 MODEL = """
 import os
 from pathlib import Path

@@ -69,9 +69,9 @@ class FittedNetwork:
         device = self.device = device or best_device()
         loading = Loading(batch_size=model.batch_size, set_size=set_size, seed=self.seed)
 
-        def validate(step: int) -> float | None:
+        def validate(epoch: int) -> float | None:
             assert supervision is not None
-            return supervision.validate(cast("Model", model), step, model.stop_on)
+            return supervision.validate(cast("Model", model), epoch, model.stop_on)
 
         if supervision is not None:
             supervision.higher_is_better(model.stop_on)  # an unknown metric ends it here

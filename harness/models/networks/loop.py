@@ -83,7 +83,7 @@ class Training:
     supervision
         What the trial offers; None for a fit by hand.
     validate
-        Scores the network as it is, given the number of steps.
+        Scores the network as it is, given the number of epochs.
     """
 
     def __init__(
@@ -100,7 +100,10 @@ class Training:
         self.validate = validate
         self.device = table.device
         self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            network.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,  # networks are small here: tensor by tensor it takes a sixth of a step more
         )
         scaled = half_precision(self.device).fast_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(
@@ -190,7 +193,7 @@ class Training:
         if self.validate is None or self.supervision is None:
             return None
         self.network.eval()
-        score = self.validate(self.step)
+        score = self.validate(self.epoch)
         if score is None:
             return None
         sign = 1 if self.supervision.higher_is_better(self.settings.stop_on) else -1
