@@ -60,6 +60,16 @@ _AT_ONCE = 1024  # files of scores read and then joined: what is held of them tw
 # --- score files --------------------------------------------------------------------------------
 
 
+def _check_named(scores: pd.DataFrame, trials: pd.DataFrame) -> None:
+    """Raise where scores are of a trial that nothing is known of."""
+    known = {*trials["trial"]}
+    if unknown := sorted(str(trial) for trial in {*scores["trial"]} - known):
+        raise ValueError(
+            f"There are scores of {listed(unknown)}, which {'are' if unknown[1:] else 'is'} not "
+            f"among the {len(trials)} trials given. Give every trial that was scored."
+        )
+
+
 def write_scores(path: str, frame: pd.DataFrame) -> None:
     """Write score rows whole: a reader sees the old file, the new one or none.
 
@@ -201,7 +211,13 @@ class Results:
         """Return results from frames as `read_scores` and `read_trials` give them.
 
         Of `trials` only ``trial`` and ``model`` are needed: a missing factor is the same for all.
+
+        Raises
+        ------
+        ValueError
+            A score is of a trial that is not among `trials`.
         """
+        _check_named(scores, trials)
         results = cls.__new__(cls)
         results.runs, results.n_unplanned = (), 0
         defaults: dict[str, Any] = {

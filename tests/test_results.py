@@ -98,6 +98,12 @@ def test_a_text_that_is_not_there_belongs_to_no_category() -> None:
     assert found.cat.categories.tolist() == ["A549"]
 
 
+def test_scores_of_an_unknown_trial_are_refused() -> None:
+    trials = pd.DataFrame({"trial": ["t1"], "model": "linear"})
+    with pytest.raises(ValueError, match="scores of 't2', which is not among the 1 trials given"):
+        Results.of(score_rows("t2"), trials)
+
+
 def test_a_trial_without_a_manifest_is_not_read(run: str) -> None:
     add_trial(run, "t1", score_rows("t1"))
     add_trial(run, "t2", score_rows("t2"))
