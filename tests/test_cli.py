@@ -197,6 +197,19 @@ def test_convert_takes_a_file_by_its_card(data_file: Callable[[str], Path], tmp_
     assert store.contexts == ("THP-1",)
 
 
+def test_a_reader_may_close_the_output_early() -> None:
+    code = "from harness import cli; cli.run = lambda argv: print('a table'); cli.main([])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said == ""
+
+
 def test_importing_the_command_line_is_quick() -> None:
     code = "import harness.cli, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

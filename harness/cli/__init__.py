@@ -7,6 +7,8 @@ what; 2 misuse: the command, a declaration or the data cannot be meant.
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from typing import TYPE_CHECKING
 
@@ -70,7 +72,26 @@ def make_app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    sys.exit(run(argv))
+    try:
+        status = run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        status = FAILED  # as where Rich prints
+    sys.exit(status)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the output any more, as in ``harness table RUN | head``."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # Python flushes once more when it ends
+    os.close(nowhere)
+    return True
 
 
 def run(argv: Sequence[str] | None = None) -> int:
