@@ -208,6 +208,7 @@ def test_each_node_of_a_heterogeneous_job_gets_its_own_numbers(slurm: Slurm, job
     assert int(gpu["--memory"]) == (8 * 4096 - 2048) << 20
     assert {node["--temp-dir"] for node in started} == {f"/tmp/hr{job_id}"}
     placed = [options(record["words"]) for record in slurm.of("srun")]
+    placed.sort(key=lambda step: (step["--het-group"], step["--nodes"]))  # begun side by side
     assert [(step["--het-group"], step["--nodes"]) for step in placed] == [
         ("0", "1"),
         ("0", "2"),

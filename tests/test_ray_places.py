@@ -159,7 +159,7 @@ def test_calls_whose_only_node_is_gone_end_and_the_others_go_on(
 
     began = time.monotonic()
     outcomes: dict[str, Outcome] = {outcome.key: outcome for outcome in executor.run(calls())}
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 120  # not three seconds for each
     assert (outcomes.pop("common").value, outcomes.pop("last").value) == ("here", "here")
     assert len(outcomes) == 52
     assert {outcome.cause for outcome in outcomes.values()} == {"lost"}
