@@ -21,6 +21,7 @@ import sys
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,11 @@ def wrong_places(command: Command) -> Iterator[str]:
     environment = command.spec.environment
     if environment.image is not None:
         if _engine() is None:
+            there = ", ".join(_engines())
+            found = f"{there} does not answer `version`" if there else "none is on the PATH"
             yield (
                 f"environment.image: {environment.image!r} needs one of {', '.join(ENGINES)}, and "
-                "none is on the PATH of this machine. Install one, or declare requirements."
+                f"{found} of this machine. Install or start one, or declare requirements."
             )
         elif _is_file(environment.image) and not _beside(command, environment.image).exists():
             yield f"environment.image: there is no {_beside(command, environment.image)}."
@@ -199,7 +202,26 @@ def _uv() -> str | None:
 
 
 def _engine() -> str | None:
-    return next((found for name in ENGINES if (found := shutil.which(name))), None)
+    """Return the first engine that is there and can start a container."""
+    return next((found for found in _engines() if _answers(found)), None)
+
+
+def _engines() -> list[str]:
+    return [found for name in ENGINES if (found := shutil.which(name))]
+
+
+@cache
+def _answers(engine: str) -> bool:
+    """Whether an engine can start containers: a client of Docker whose server is off cannot."""
+    if Path(engine).name in ("apptainer", "singularity"):
+        return True
+    try:
+        asked = subprocess.run(  # noqa: S603 - one of `ENGINES`, as the PATH has it
+            [engine, "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
 
 
 def _is_file(image: str) -> bool:

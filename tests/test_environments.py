@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.environments import _key, _uv, content_of, local_requirements, place_of
+from harness.environments import _key, _uv, content_of, local_requirements, place_of, wrong_places
 from harness.errors import ModelError
 from harness.processes import ProgramError, run_program
 from tests.command_files import command
@@ -243,6 +243,7 @@ def test_variables_reach_the_program_and_another_s_paths_do_not(
 
 
 STUB = """#!/bin/sh
+[ "$1" = version ] && exit @STATUS@
 echo "$(basename $0) $@" >> "$CALLS"
 [ "$1" = rm ] && exit 0
 while [ $# -gt 0 ] && [ "$1" != "the-image" ]; do shift; done
@@ -255,10 +256,11 @@ exec "$@"
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a stand-in for a container engine that records its arguments and runs the program."""
 
-    def make(name: str) -> Path:
+    def make(name: str, status: int = 0) -> Path:
         calls, folder = tmp_path / "calls", tmp_path / "bin"
-        folder.mkdir()
-        (folder / name).write_text(STUB, encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        stub = STUB.replace("@STATUS@", str(status))
+        (folder / name).write_text(stub, encoding="utf-8")
         (folder / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
         monkeypatch.setenv("CALLS", str(calls))
@@ -306,6 +308,20 @@ def test_apptainer_is_preferred_and_binds_the_folder(tmp_path: Path, engine: Any
     (started,) = calls.read_text(encoding="utf-8").splitlines()
     folder = Path.cwd()
     assert started.startswith(f"apptainer exec --bind={folder}:{folder} --pwd={folder} the-image")
+
+
+def test_a_client_whose_server_is_off_is_passed_over(
+    tmp_path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine("docker", 1)
+    made = command(tmp_path, environment={"image": "the-image"})
+    monkeypatch.setattr("harness.environments.ENGINES", ("docker",))
+    (problem,) = wrong_places(made)
+    assert "and " + str(tmp_path / "bin" / "docker") + " does not answer `version`" in problem
+    calls = engine("podman")
+    monkeypatch.setattr("harness.environments.ENGINES", ("docker", "podman"))
+    assert run(made, ["echo", "inside"]) == ["inside"]
+    assert calls.read_text(encoding="utf-8").startswith("podman run --rm --init --name=harness-")
 
 
 def test_an_image_file_that_is_not_there_is_said(tmp_path: Path, engine: Any) -> None:
