@@ -22,6 +22,26 @@ CONTINUOUS = 1e-6
 ROUNDING = 5e-8
 """Absolute tolerance besides, for what is near zero: the oracle correlates in float32."""
 
+OTHER_LAST_BIT = {
+    "pearson_delta": 1e-6,
+    "wmse": 1e-5,
+    "weighted_r2_delta_perturbed_mean": 2e-4,
+    "roc_auc": 2e-3,
+    "pr_auc": 2e-3,
+}
+"""Absolute tolerances where float32 logarithms of counts end in other bits than the golden ones.
+
+NumPy computes them with AVX-512 where it can, and the golden files were made there. Elsewhere the
+last bit of a twelfth of them is another, for the oracles as for us: they then agree with us and not
+with their own golden values. Two cells that tie on one machine need not on another.
+"""
+
+
+def last_bits() -> dict[str, float]:
+    """Return `OTHER_LAST_BIT` on a machine without AVX-512; nothing where all bits are the same."""
+    kinds = np.lib.introspect.opt_func_info(func_name="^log1p$")["log1p"]["ff"]
+    return {} if kinds["current"] in {"X86_V4", "AVX512_SKX"} else OTHER_LAST_BIT
+
 
 def golden(name: str) -> dict[str, Any]:
     """Read the cases of a golden file."""
@@ -61,8 +81,9 @@ def assert_results_equal(
         if column != "perturbation":
             values = [number(value) for value in expected[column]]
             tolerance = (loose or {}).get(column, CONTINUOUS)
+            near = last_bits().get(column, ROUNDING)
             np.testing.assert_allclose(
-                found[column], values, rtol=tolerance, atol=ROUNDING, err_msg=column
+                found[column], values, rtol=tolerance, atol=near, err_msg=column
             )
 
 
