@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import psutil
 
+from harness.executors.pinning import pinned
+from harness.held import held_controls
 from harness.listening import Silence
 from harness.models import make_model, with_cells
 from harness.results import write_scores
@@ -202,24 +204,25 @@ class InMemory:
 
 
 @cache
-def prepared(errand: Errand) -> tuple[Any, Any]:
-    """Return what a process computes once: the task, and the truth's part of the scores."""
+def prepared(errand: Errand) -> tuple[Any, Any, Any]:
+    """Return what a process reads once: the task, the truth's part of the scores, the controls."""
+    pinned(1).__enter__()  # for the rest of the process
     spec = errand.spec
     split = parse_split(json.loads(spec.split_spec), spec.split)
     task = Task(open_store(errand.store), split, spec.fold, controls=spec.controls)
     reading = Reading(scale="log1p", threads=1)
-    return task, prepare(task.truth(spec.side), reading, suite=list(errand.suites))
+    truth = prepare(task.truth(spec.side), reading, suite=list(errand.suites))
+    return task, truth, held_controls(task.shown_controls(spec.side))
 
 
 def compute(errand: Errand, seed: int) -> Any:
     """Fit, predict and score in memory, and return the score rows."""
-    task, truth = prepared(errand)
+    task, truth, controls = prepared(errand)
     spec = errand.spec
     model, view = make_model(spec.model, dict(spec.parameters), seed), task.train_view()
     queries = task.queries(spec.side)
     model.fit(view)
     answers = list(with_cells(model.predict(queries), view, spec.cells, seed))
-    controls = task.shown_controls(spec.side)
     blocks = [controls.gene_block(0, len(view.genes)), *(answer.cells for answer in answers)]
     labels = list(controls.perturbations)
     for query in queries:
@@ -263,7 +266,7 @@ def science(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
 
     def work(number: int) -> None:
         frame = compute(errand, number)
-        write_scores(str(folder / "rows" / f"{number}.parquet"), frame.assign(trial=str(number)))
+        write_scores("memory://rows.parquet", frame.assign(trial=str(number)))  # encodes them
         write_files(files, str(folder / "science"), f"{number:012}")
 
     return on_plain_ray(work, trials)
