@@ -87,6 +87,9 @@ class Metric:
     reduce
         How the pairs of a context are aggregated. Where not by their mean, values still have the
         aggregate as their mean within one context and one prediction, but not when resampled.
+    per_context
+        Whether all pairs of a context that are scored together have one value. It is no sample
+        then: resampled pairs do not say how far it would move, and tests over pairs say nothing.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Metric:
     best: float | None
     function: Callable[[Any], Values]
     reduce: Reduction = "mean"
+    per_context: bool = False
 
     @property
     def key(self) -> str:
@@ -147,7 +151,7 @@ def metric_named(name: str) -> Metric:
     return _METRICS[name]
 
 
-def metric(
+def metric(  # noqa: PLR0913 - what is to be said of a metric, all by keyword
     name: str,
     *,
     needs: Need,
@@ -155,12 +159,15 @@ def metric(
     best: float | None,
     version: int = 1,
     reduce: Reduction = "mean",
+    per_context: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a metric."""
 
     def decorate(function: Function) -> Function:
         needed: frozenset[Need] = frozenset([needs])
-        register(Metric(name, version, needed, higher_is_better, best, function, reduce))
+        register(
+            Metric(name, version, needed, higher_is_better, best, function, reduce, per_context)
+        )
         return function
 
     return decorate

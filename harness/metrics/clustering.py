@@ -28,7 +28,7 @@ NOT_INSTALLED = "not installed: pip install 'virtual-cell-harness[clustering]'"
 """Why there is no value: the packages that define it are missing."""
 
 
-@metric("clustering_agreement", needs="profiles", higher_is_better=True, best=1.0)
+@metric("clustering_agreement", needs="profiles", higher_is_better=True, best=1.0, per_context=True)
 def clustering_agreement(comparison: Comparison) -> Values:
     """Compare clusters of predicted with those of true pseudobulks by adjusted mutual information.
 

@@ -101,7 +101,7 @@ for _k in (50, 100, 200, 500):
         )
 
 
-@metric("de_spearman_sig", needs="de", higher_is_better=True, best=1.0)
+@metric("de_spearman_sig", needs="de", higher_is_better=True, best=1.0, per_context=True)
 def de_spearman_sig(comparison: Comparison) -> Values:
     """Spearman correlation over perturbations of how many genes are significant on each side.
 

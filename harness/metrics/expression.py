@@ -74,7 +74,7 @@ def pearson_delta(comparison: Comparison) -> Values:
     )
 
 
-@metric("pearson_edistance", needs="energy", higher_is_better=True, best=1.0)
+@metric("pearson_edistance", needs="energy", higher_is_better=True, best=1.0, per_context=True)
 def pearson_edistance(comparison: Comparison) -> Values:
     """Pearson correlation over perturbations of predicted with true energy distances to control.
 

@@ -182,7 +182,8 @@ class _Changes:
         low, high = percentile_interval(change.draws[:, 0], self.level)
         columns: dict[str, float] = {}
         for at, scale in enumerate(self.scales):
-            ends = (low[at], high[at]) if change.n_pairs[0, at] > 1 else (np.nan, np.nan)
+            told = change.n_pairs[0, at] > 1 and not scale.per_context
+            ends = (low[at], high[at]) if told else (np.nan, np.nan)
             columns |= _named(scale.name, own[0, at], change.mean[0, at], *ends)
         return columns
 
@@ -196,6 +197,7 @@ class _Changes:
             changes = values[others] - values[self.base]
             flat = changes.transpose(1, 0, 2).reshape(len(self.block.pairs), -1)
             found = paired_tests(flat).permutation.reshape(len(others), n_metrics)
+            found[:, [scale.per_context for scale in self.scales]] = np.nan
             p[[place in others for place in order]] = found
         adjusted = holm(p)
         names = [scale.name for scale in self.scales]

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _EQUAL = 1e-12  # relative; sums in another order differ by less, and are no reason to miss a floor
 
 
+WHOLE = "one value for all pairs of a context"
+"""Why a metric has no interval and no test: see `per_context`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """What a table needs to know of a metric.
@@ -34,12 +38,15 @@ class Scale:
         None for a mere count, which is shown and not ranked.
     best
         The best value, when the suite combines the metric; else None.
+    per_context
+        Whether all pairs of a context share one value, which then has no interval and no test.
     """
 
     name: str
     version: int
     higher_is_better: bool | None
     best: float | None = None
+    per_context: bool = False
 
 
 class Interval(NamedTuple):
@@ -142,7 +149,8 @@ class _Estimation:
             for part in parts(block, self.bootstrap.draws):
                 self._estimate(part, leaders)
         n_defined = (~np.isnan(block.values)).sum(axis=1)
-        self.metrics.hide(n_defined < 2)
+        whole = np.array([scale.per_context for scale in self.scales], dtype=bool)
+        self.metrics.hide((n_defined < 2) | whole)
         n_scored = block.scored.sum(axis=1)
         self.combined.hide(n_scored < 2)
         self.combined.mean[n_scored == 0] = np.nan
@@ -177,6 +185,8 @@ class _Estimation:
         """Return for each ranked metric its column and the setting that is first by it."""
         found = []
         for column in np.flatnonzero((self.places == 1).any(axis=0)).tolist():
+            if self.scales[column].per_context:
+                continue
             first = int(np.flatnonzero(self.places[:, column] == 1)[0])
             columns = slice(column, column + 1)
             found.append((column, Opponent(self.block, first, self.resamples, columns)))

@@ -10,6 +10,7 @@ import numpy as np
 from harness.metrics.suites import suites
 from harness.statistics import FEW
 from harness.tables.cells import BASELINE_SIGN, CEILING_SIGN, FLOOR_SIGN, TIE_SIGN
+from harness.tables.estimates import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,6 +63,8 @@ def about(blocks: Iterable[Block], suite: str, scales: Sequence[Scale]) -> Itera
     known = suites().get(suite)
     oracle = f" ({known.oracle})" if known else ""
     yield f"Suite {suite}{oracle}: {metrics}."
+    if whole := [scale.name for scale in scales if scale.per_context]:
+        yield f"No interval and no test of {', '.join(whole)}: {WHOLE}, no sample of it."
 
 
 def gaps(results: Results, suite: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pandas as pd
 from harness.statistics import holm, paired_tests, percentile_interval, resample
 from harness.tables.cells import ARROWS, Column, change_cells, texts
 from harness.tables.drawing import Opponent
+from harness.tables.estimates import WHOLE
 from harness.tables.footer import counted, cut
 from harness.tables.render import Section
 from harness.tables.scope import by_block, identity, standing
@@ -98,7 +99,8 @@ def _frame(block: Block, scope: Scope, chosen: Sequence[tuple[int, int]]) -> pd.
     shape = (len(chosen), len(columns))
     found = paired_tests(changes.transpose(1, 0, 2).reshape(len(block.pairs), -1))
     low, high = _intervals(block, scope, chosen)
-    few = found.n_pairs.reshape(shape) < 2
+    whole = np.array([scale.per_context for _, scale, _ in scope.directed])
+    few = (found.n_pairs.reshape(shape) < 2) | whole
     better = (changes * signs > 0).sum(axis=1)
     about = identity(block, None).iloc[0].drop(["model", "setting", "role"])
     titles = [setting.title for setting in block.settings]
@@ -110,14 +112,17 @@ def _frame(block: Block, scope: Scope, chosen: Sequence[tuple[int, int]]) -> pd.
     frame |= {"n_pairs": found.n_pairs, "difference": found.mean}
     frame |= {"difference_low": np.where(few, np.nan, low[:, columns]).ravel()}
     frame |= {"difference_high": np.where(few, np.nan, high[:, columns]).ravel()}
-    frame |= {"a_better": better.ravel(), **_p_values(found)}
+    frame |= {"a_better": better.ravel(), **_p_values(found, np.tile(whole, len(chosen)))}
     return pd.DataFrame(frame, index=range(len(of_row)))
 
 
-def _p_values(found: PairedTests) -> dict[str, Any]:
-    named = {"p_permutation": found.permutation, "p_wilcoxon": found.wilcoxon}
+def _p_values(found: PairedTests, whole: np.ndarray) -> dict[str, Any]:
+    """Return the columns of tests; none where `whole`, a value being the same for all pairs."""
+    tests = {"p_permutation": found.permutation, "p_wilcoxon": found.wilcoxon}
+    named = {name: np.where(whole, np.nan, p) for name, p in tests.items()}
     adjusted = {f"{name}_holm": holm(p) for name, p in named.items()}
-    return {**named, **adjusted, "reason": list(found.reasons)}
+    reasons = zip(found.reasons, whole, strict=True)
+    return {**named, **adjusted, "reason": [WHOLE if same else reason for reason, same in reasons]}
 
 
 def _intervals(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.statistics import agreement, friedman, mean_ranks_of, ranks_of, resample, stability
+from harness.statistics import (
+    Friedman,
+    Stability,
+    agreement,
+    friedman,
+    mean_ranks_of,
+    ranks_of,
+    resample,
+    stability,
+)
 from harness.tables.drawing import drawn_means, parts
-from harness.tables.estimates import pair_means, ranks
+from harness.tables.estimates import WHOLE, pair_means, ranks
 from harness.tables.scope import standing
 
 if TYPE_CHECKING:
@@ -17,7 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.statistics import Friedman, Ranks, Stability
+    from harness.statistics import Ranks
+    from harness.tables.estimates import Scale
     from harness.tables.reduction import Block
     from harness.tables.scope import Scope
 
@@ -82,6 +92,10 @@ def ranking_of(block: Block, scope: Scope) -> Ranking | None:
         scale.name: ranks_of(means[:, at], draws[..., at], higher_is_better=up, level=level)
         for at, scale, up in directed
     }
+    whole = {scale.name for _, scale, _ in directed if scale.per_context}
+    unsure = np.full(len(places), np.nan)
+    for name in whole:
+        by_metric[name] = replace(by_metric[name], low=unsure, high=unsure, best=unsure)
     mean_rank, by_mean = mean_ranks_of([*by_metric.values()], level)
     every = {**by_metric, MEAN_RANK: by_mean}
     return Ranking(
@@ -91,14 +105,30 @@ def ranking_of(block: Block, scope: Scope) -> Ranking | None:
         by_mean,
         by_metric,
         {
-            scale.name: friedman(block.values[[*places], :, at].T, higher_is_better=up, level=level)
+            scale.name: _untested(
+                friedman(block.values[[*places], :, at].T, higher_is_better=up, level=level), scale
+            )
             for at, scale, up in directed
         },
-        {name: stability(found.rank, found.draws, level) for name, found in every.items()},
+        {
+            name: Stability(np.nan, np.nan, np.nan, 0, WHOLE)
+            if name in whole
+            else stability(found.rank, found.draws, level)
+            for name, found in every.items()
+        },
         _by_seed(block, scope, places, every),
         agreement(np.array([found.rank for found in by_metric.values()])),
         len(order) - len(places),
     )
+
+
+def _untested(found: Friedman, scale: Scale) -> Friedman:
+    """Return Friedman's test as it is, or none of a metric whose pairs share one value."""
+    if not scale.per_context:
+        return found
+    undefined = np.full_like(found.p_values, np.nan)
+    nothing = (np.nan, np.nan, np.nan)
+    return Friedman(found.n_pairs, undefined[0], *nothing, undefined, found.reason or WHOLE)
 
 
 def _drawn(block: Block, scope: Scope, places: Sequence[int]) -> tuple[Floats, Floats]:

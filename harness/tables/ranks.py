@@ -123,7 +123,11 @@ def _mean_rank(ranking: Ranking) -> list[Cell]:
 def _ranked(found: Ranks) -> list[Cell]:
     columns = (found.rank, found.low, found.high, found.best)
     return [
-        Cell(f"{rank:.0f}", f"[{low:.0f}, {high:.0f}] {100 * first:.0f} %", bool(rank == 1))
+        Cell(
+            f"{rank:.0f}",
+            "" if np.isnan(low) else f"[{low:.0f}, {high:.0f}] {100 * first:.0f} %",
+            bool(rank == 1),
+        )
         for rank, low, high, first in zip(*columns, strict=True)
     ]
 

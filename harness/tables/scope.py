@@ -156,7 +156,7 @@ def _scale(name: str, version: int, combined: Sequence[str]) -> Scale:
     if name not in known:
         raise UnknownNameError("metric", name, tuple(known))
     best = known[name].best if name in combined else None
-    return Scale(name, version, known[name].higher_is_better, best)
+    return Scale(name, version, known[name].higher_is_better, best, known[name].per_context)
 
 
 def only_suite(results: Results) -> str:

@@ -114,6 +114,7 @@ def _frame(
         numbers[1:, part] = percentile_interval(draws, scope.bootstrap.level)
     n_defined = (~np.isnan(block.values[:, stratum.members])).sum(axis=1)
     numbers[1:, n_defined < 2] = np.nan
+    numbers[1:, :, [scale.per_context for scale in scope.scales]] = np.nan
     about = identity(block, scope.reference(block))
     about["shown"] = [place in shown or s.ceiling for place, s in enumerate(block.settings)]
     frame = about.loc[about.index.repeat(len(scope.scales))].reset_index(drop=True)

@@ -150,7 +150,9 @@ class _Sweep:
         rows = []
         for (factor, level), (n, mean, draws) in of_level.items():
             change = draws / n - of_all.draws / n_all
-            low, high = percentile_interval(change, self.scope.bootstrap.level)
+            found = percentile_interval(change, self.scope.bootstrap.level)
+            whole = [scale.per_context for scale in self.scope.scales]
+            low, high = (np.where(whole, np.nan, ends) for ends in found)
             named = {"factor": bare(factor), "level": level, "n_settings": n}
             for name, at in self.columns.items():
                 own = mean[at] / n
@@ -248,7 +250,8 @@ def _best(tested: _Sweep, held: _Sweep | None, model: str) -> pd.DataFrame:
             columns = slice(column, column + 1)
             mean, draws = drawn_means(block, where, resamples, columns=columns)
             low, high = percentile_interval(draws[:, 0, 0], tested.scope.bootstrap.level)
-            row |= {"mean": mean[0, 0], "mean_low": float(low), "mean_high": float(high)}
+            ends = (np.nan, np.nan) if scale.per_context else (float(low), float(high))
+            row |= {"mean": mean[0, 0], "mean_low": ends[0], "mean_high": ends[1]}
         rows.append(row)
     return pd.DataFrame(rows)
 
