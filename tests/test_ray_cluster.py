@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from harness.errors import ClusterError
@@ -17,3 +19,24 @@ def test_an_address_where_nobody_answers_is_an_error() -> None:
         open_executor(nobody),
     ):
         pass
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("failures", "begun"), [(1, True), (2, False)])
+def test_a_start_that_a_busy_machine_was_too_slow_for_is_tried_once_more(
+    monkeypatch: pytest.MonkeyPatch, failures: int, *, begun: bool
+) -> None:
+    from harness.executors import ray_cluster
+
+    calls = []
+
+    def init(**options: object) -> None:
+        calls.append(options)
+        if len(calls) <= failures:
+            raise Exception("The current node timed out during startup. This could happen …")
+
+    monkeypatch.setattr(ray_cluster.ray, "init", init)
+    expected = nullcontext() if begun else pytest.raises(ClusterError, match="half a minute, twice")
+    with expected, open_executor(ClusterSpec(kind="local")):
+        pass
+    assert len(calls) == 2

@@ -92,10 +92,7 @@ class RayExecutor:
         options = _connection(self.cluster)
         if reason := why_unreachable(options["address"]):
             raise _nobody(options["address"], reason)
-        try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise _nobody(options["address"], str(error)) from error
+        _init(options)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -273,6 +270,28 @@ def _connection(cluster: ClusterSpec) -> dict[str, Any]:
     if cluster.object_store_bytes is not None:
         options["object_store_memory"] = cluster.object_store_bytes
     return options
+
+
+def _init(options: dict[str, Any], attempts: int = 2) -> None:
+    """Connect to a cluster or start one; a start that a busy machine was too slow for, once more.
+
+    Ray gives its own processes half a minute, and has no kind of exception for that.
+    """
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise _nobody(options["address"], str(error)) from error
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        if attempts > 1:
+            _init(options, attempts - 1)
+            return
+        raise ClusterError(
+            "Ray did not start on this machine within half a minute, twice. Wait until the machine "
+            "is less busy, use --on inline, or name a cluster that runs."
+        ) from error
 
 
 def _nobody(address: str, reason: str) -> ClusterError:
