@@ -18,8 +18,9 @@ $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py
 quickstart: install
 	$(BIN)/harness run quickstart -o $(RUN)
 
+# Two files of tests at a time: many wait for processes that they start, kill and look for.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -464,7 +464,7 @@ def test_a_setting_beyond_its_limits_is_ended_once_and_recorded(
         space={"how": {"choice": ["fine", "sleeps", "deaf"]}},
         sampler={"kind": "random", "seed": 1},
         budget={"trials": 4, "concurrent": 2},
-        limits={"seconds": 60, "stall_seconds": 20},
+        limits={"seconds": 30, "stall_seconds": 15},
         models=[],
     )
     tried = table(report)

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.statistics import holm, paired_tests, percentile_interval, resample
 from harness.tables.cells import ARROWS, Column, change_cells, texts
 from harness.tables.drawing import Opponent
-from harness.tables.estimates import WHOLE
+from harness.tables.estimates import WHOLE, pair_means
 from harness.tables.footer import counted, cut
 from harness.tables.render import Section
 from harness.tables.scope import by_block, identity, standing
@@ -96,11 +96,12 @@ def _frame(block: Block, scope: Scope, chosen: Sequence[tuple[int, int]]) -> pd.
     columns = [column for column, _, _ in scope.directed]
     signs = np.array([1.0 if up else -1.0 for _, _, up in scope.directed])
     changes = block.values[first][..., columns] - block.values[second][..., columns]
-    shape = (len(chosen), len(columns))
-    found = paired_tests(changes.transpose(1, 0, 2).reshape(len(block.pairs), -1))
     low, high = _intervals(block, scope, chosen)
     whole = np.array([scale.per_context for _, scale, _ in scope.directed])
-    few = (found.n_pairs.reshape(shape) < 2) | whole
+    tested = np.where(whole, np.nan, changes)  # tests of what is tied throughout take long
+    found = paired_tests(tested.transpose(1, 0, 2).reshape(len(block.pairs), -1))
+    n_pairs = (~np.isnan(changes)).sum(axis=1)
+    few = (n_pairs < 2) | whole
     better = (changes * signs > 0).sum(axis=1)
     about = identity(block, None).iloc[0].drop(["model", "setting", "role"])
     titles = [setting.title for setting in block.settings]
@@ -109,7 +110,7 @@ def _frame(block: Block, scope: Scope, chosen: Sequence[tuple[int, int]]) -> pd.
     frame |= {"setting_a": [titles[place] for place in first[of_row]]}
     frame |= {"setting_b": [titles[place] for place in second[of_row]]}
     frame |= {"metric": [scale.name for _, scale, _ in scope.directed] * len(chosen)}
-    frame |= {"n_pairs": found.n_pairs, "difference": found.mean}
+    frame |= {"n_pairs": n_pairs.ravel(), "difference": pair_means(changes).ravel()}
     frame |= {"difference_low": np.where(few, np.nan, low[:, columns]).ravel()}
     frame |= {"difference_high": np.where(few, np.nan, high[:, columns]).ravel()}
     frame |= {"a_better": better.ravel(), **_p_values(found, np.tile(whole, len(chosen)))}
@@ -118,8 +119,7 @@ def _frame(block: Block, scope: Scope, chosen: Sequence[tuple[int, int]]) -> pd.
 
 def _p_values(found: PairedTests, whole: np.ndarray) -> dict[str, Any]:
     """Return the columns of tests; none where `whole`, a value being the same for all pairs."""
-    tests = {"p_permutation": found.permutation, "p_wilcoxon": found.wilcoxon}
-    named = {name: np.where(whole, np.nan, p) for name, p in tests.items()}
+    named = {"p_permutation": found.permutation, "p_wilcoxon": found.wilcoxon}
     adjusted = {f"{name}_holm": holm(p) for name, p in named.items()}
     reasons = zip(found.reasons, whole, strict=True)
     return {**named, **adjusted, "reason": [WHOLE if same else reason for reason, same in reasons]}

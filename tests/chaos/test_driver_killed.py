@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.s3_server import ObjectStore
 
-MOMENTS = int(os.environ.get("CHAOS_MOMENTS", "3"))
+MOMENTS = int(os.environ.get("CHAOS_MOMENTS", "2"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 
 JOB = """

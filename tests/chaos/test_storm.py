@@ -18,7 +18,7 @@ def test_a_sweep_survives_lost_workers_and_nodes_and_tells_five_bad_ends_apart(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-m", "tests.chaos.storm", str(tmp_path)]
-    options = ["--trials", "32", "--kills", "2", "--patience", "30"]
+    options = ["--trials", "32", "--kills", "2", "--patience", "20"]
     done = subprocess.run(
         [*command, *options], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
