@@ -199,7 +199,7 @@ class Screen:
     shares: dict[str, Array]
     effects: Effects
     ranges: tuple[PairRange, ...]
-    library: Array
+    library_sizes: Array
     batch: Array
 
     @property
@@ -222,7 +222,7 @@ class Screen:
                 fill_counts(
                     counts[first - start : last - start],
                     cell_seeds(first, last - first, self.seed),
-                    self.library[first:last],
+                    self.library_sizes[first:last],
                     self.batch[first:last],
                     self.means(found),
                     self.genome.dispersion,

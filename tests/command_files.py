@@ -6,17 +6,26 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import yaml
 
 from harness.commands import Command, read_command
 
+if TYPE_CHECKING:
+    import pytest
+
 PROGRAM = Path(__file__).parent / "programs" / "stand_in_program.py"
 
 CELLS = ["{model_dir}", "{queries}", "{output}", "{fault}", "{seed}"]
 PROFILES = ["{model_dir}", "{query_table}", "{train}", "{output}"]
+
+
+def stand_apart(folder: Path, cache: Path, patch: pytest.MonkeyPatch) -> None:
+    """Stand in an empty folder; one cache for all tests, so that a screen is drawn once."""
+    patch.chdir(folder)
+    patch.setenv("HARNESS_CACHE", str(cache / "cache"))
 
 
 def declaration(**changes: Any) -> dict[str, Any]:

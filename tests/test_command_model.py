@@ -32,6 +32,7 @@ from tests.command_files import (
     command,
     declare,
     lives,
+    stand_apart,
     wait_for_the_end,
 )
 from tests.synthetic import make_screen, write_store
@@ -48,9 +49,8 @@ if TYPE_CHECKING:
 def elsewhere(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stand in an empty folder; one cache for all tests, so that a screen is drawn once."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    """Stand in an empty folder."""
+    stand_apart(tmp_path, tmp_path_factory.getbasetemp(), monkeypatch)
 
 
 @pytest.fixture

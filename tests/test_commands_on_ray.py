@@ -15,7 +15,7 @@ import pytest
 from harness.results import Results
 from harness.runs import RunFolder
 from harness.sweep import plan_job, run_job
-from tests.command_files import child_in, declare, wait_for_the_end
+from tests.command_files import child_in, declare, stand_apart, wait_for_the_end
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,9 +26,8 @@ CLUSTER = "kind: local\nnum_cpus: 2\nobject_store_memory: 80MiB\nmax_in_flight: 
 def elsewhere(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stand in an empty folder, which has a cluster of two cores; one cache for all tests."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    """Stand in a folder that has a cluster of two cores and nothing else."""
+    stand_apart(tmp_path, tmp_path_factory.getbasetemp(), monkeypatch)
     Path("two.yaml").write_text(CLUSTER, encoding="utf-8")
 
 
