@@ -88,7 +88,9 @@ def test_what_a_factor_costs_stands_beside_what_it_scores(run: str) -> None:
     assert ": cost\n" in costs
     assert "| factor | combined ↑ | seconds | cpu s | memory GiB |" in costs  # no GPU was used
     [row] = [line for line in costs.splitlines() if line.startswith("| rank: 4 → 1")]
-    assert row.count("%") == 3
+    costing = ("seconds_change", "cpu_seconds_change", "peak_memory_change")
+    changed = [name for name in costing if frame.loc["rank: 4 → 1", name]]
+    assert row.count("%") == len(changed) >= 2  # the peak of one process can stay what it was
 
 
 def test_base_and_level_are_resampled_together(run: str) -> None:
