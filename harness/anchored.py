@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness import paths
+from harness.anchors import SUITE
 from harness.errors import DataError
 from harness.metrics.suites import suite_named
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from harness.prepared import PreparedTruth
     from harness.scores import Scores
-
-SUITE = "vcc2026"
-"""The suite whose score is placed between anchors."""
 
 NOTE = (
     "0 is the mean response, 1 a replicate (halves of the truth against each other, five seeded "

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from harness.count_scores import CountTruth
     from harness.metrics.counts import CountComparison, CountSide
 
+Ends = dict[str, dict[str, tuple[float, float]]]
+"""Baseline and replicate of each member of the 2026 score, by context and metric."""
+
+SUITE = "vcc2026"
+"""The suite whose score is placed between anchors."""
+
 N_SPLITS = 5
 FOLD_CHANGE_ERROR = "de_wilcoxon_lfc_nmae"
 
@@ -61,6 +67,31 @@ class Anchors:
         )
         return table.reset_index()
 
+    @property
+    def ends(self) -> Ends:
+        """Baseline and replicate of every member, by context and metric.
+
+        Raises
+        ------
+        DataError
+            Ends leave nothing to scale.
+        """
+        base, top = (
+            part.set_index(["context", "metric"])["value"]
+            for part in (self.baseline, self.replicate)
+        )
+        found: Ends = {}
+        for context in dict.fromkeys(self.baseline["context"]):
+            for name in SCALES:
+                ends = float(base[context, name]), float(top[context, name])
+                if why := fault(name, *ends):
+                    raise DataError(
+                        f"{_place(name, context)} cannot be scaled: {why}. Expected a truth whose "
+                        "replicate beats its mean response. Use one with more cells."
+                    )
+                found.setdefault(str(context), {})[name] = ends
+        return found
+
     def score(self, aggregated: pd.DataFrame) -> Scaled:
         """Place a prediction's aggregates (columns context, metric, value) between the ends.
 
@@ -70,27 +101,16 @@ class Anchors:
             A member is missing, or its ends leave nothing to scale.
         """
         keys = ["context", "metric"]
-        user, base, top = (
-            part.set_index(keys)["value"] for part in (aggregated, self.baseline, self.replicate)
-        )
-        rows = []
-        for context in dict.fromkeys(self.baseline["context"]):
-            for name in SCALES:
-                at = (context, name)
-                ends = float(base[at]), float(top[at])
-                why = fault(name, *ends)
-                if why:
-                    raise DataError(
-                        f"{_place(name, context)} cannot be scaled: {why}. Expected a truth whose "
-                        "replicate beats its mean response. Use one with more cells."
-                    )
-                if at not in user.index:
+        user, rows = aggregated.set_index(keys)["value"], []
+        for context, members in self.ends.items():
+            for name, ends in members.items():
+                if (context, name) not in user.index:
                     raise DataError(
                         f"{_place(name, context)} was not scored. The 2026 score needs all of "
                         f"{listed(SCALES)}. Score the whole suite."
                     )
-                value = float(user[at])
-                rows.append((*at, value, *ends, scaled(name, value, *ends)))
+                value = float(user[context, name])
+                rows.append((context, name, value, *ends, scaled(name, value, *ends)))
         columns = [*keys, "value", "baseline", "replicate", "scaled"]
         return Scaled(pd.DataFrame(rows, columns=columns))
 

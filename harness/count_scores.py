@@ -186,8 +186,19 @@ class CountTruth:
             return np.full(len(names), NO_GENE)
         return target_columns(names, self.counts.genes)
 
-    def check(self, comparisons: Mapping[str, CountComparison], metrics: Iterable[Metric]) -> None:
+    def check(
+        self,
+        comparisons: Mapping[str, CountComparison],
+        metrics: Iterable[Metric],
+        *,
+        effects: bool = True,
+    ) -> None:
         """Refuse a truth on which a metric has no meaning, as the oracle does.
+
+        Parameters
+        ----------
+        effects
+            Whether to look at the size of the true effects, too.
 
         Raises
         ------
@@ -203,7 +214,7 @@ class CountTruth:
             if not self.no_target_genes:
                 _check_targets(comparison, chosen, where)
             for metric in chosen:
-                if isinstance(metric.reduce, Ratio):
+                if effects and isinstance(metric.reduce, Ratio):
                     _check_denominator(comparison, metric.reduce.denominator, where)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.anchors import SUITE
 from harness.score import PreparedTruth, Reading, by_scale, prepare, score
 from harness.scores import Scores
 from harness.splits import parse_split
@@ -47,7 +48,7 @@ def score_given(
     scored: list[tuple[Scale, list[str]]] = (
         by_scale(suites) if held_out else [("log1p", list(suites))]  # a file is on the scale it is
     )
-    parts = []
+    parts, scales = [], {}
     for scale, names in scored:
         key = (*place, reading, scale, tuple(names))
         if scale not in _TRUTHS or _TRUTHS[scale][0] != key:
@@ -55,9 +56,12 @@ def score_given(
             cells = _held_out(spec, truth, scale) if held_out else truth
             found = prepare(cells, reading, suite=names, reference=reference)
             _TRUTHS[scale] = key, found
-        parts.append(score(_TRUTHS[scale][1], prediction, suite=names))
+        prepared = _TRUTHS[scale][1]
+        parts.append(score(prepared, prediction, suite=names, strict=False))
+        if SUITE in names:
+            scales[SUITE] = prepared.ends
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
-    return Scores(frame, name=parts[0].name)
+    return Scores(frame, name=parts[0].name, scales=scales)
 
 
 def _held_out(spec: TrialSpec, store: str, scale: Scale) -> Any:

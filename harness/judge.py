@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.anchors import SUITE
 from harness.counted import CountedCells
 from harness.held import HeldPredictions, held_controls
 from harness.predictions import open_predictions, with_controls
@@ -50,7 +51,7 @@ class Judge:
     ceiling: bool
 
     def score(self, predicted: str | HeldPredictions, *, with_own_controls: bool) -> Scores:
-        """Score predictions by all suites of the errand.
+        """Score predictions by all suites of the errand, and say what their scales are.
 
         Parameters
         ----------
@@ -60,14 +61,21 @@ class Judge:
             Whether the controls that it is measured from are in the file.
         """
         order = {name: place for place, name in enumerate(self.errand.suites)}
-        parts = []
+        parts, scales = [], {}
         for scale, suites in by_scale(self.errand.suites):
             truth = self._truth(scale, suites)
             cells = self._predicted(predicted, scale, with_own_controls=with_own_controls)
-            parts.append(score(truth, cells, suite=suites).frame)
+            parts.append(score(truth, cells, suite=suites, strict=False).frame)
+            if SUITE in suites and self._is_final:
+                scales[SUITE] = truth.ends
         frame = pd.concat(parts, ignore_index=True)
         ordered = frame.sort_values("suite", key=lambda names: names.map(order), kind="stable")
-        return Scores(ordered.reset_index(drop=True), name="predictions")
+        return Scores(ordered.reset_index(drop=True), name="predictions", scales=scales)
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether scores are of the test side, against all of its held-out cells."""
+        return self.errand.spec.side == "test" and not self.ceiling
 
     def _predicted(
         self, predicted: str | HeldPredictions, scale: Scale, *, with_own_controls: bool

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.anchors import Anchors, anchors
+from harness.anchors import SUITE, Anchors, anchors
 from harness.counts import CountStatistics
+from harness.errors import DataError
 from harness.identity import truth_key
 from harness.metrics import Side, registered
+from harness.metrics.suites import suite_named
 from harness.reference import Statistics
 from harness.reference_store import ReferenceStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from harness.anchors import Ends
     from harness.cells import Cells
     from harness.count_scores import CountTruth
     from harness.metrics.base import Need
@@ -84,7 +87,21 @@ class PreparedTruth:
         said.append(f"targets left out: {not self.reading.no_target_genes}")
         digest = blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
         make = lambda: vars(anchors(self.counted, names))  # noqa: E731
-        return Anchors(**self._part("anchors", make, variant=f"-{digest}"))
+        if digest not in self._anchors:
+            self._anchors[digest] = Anchors(**self._part("anchors", make, variant=f"-{digest}"))
+        return self._anchors[digest]
+
+    @cached_property
+    def _anchors(self) -> dict[str, Anchors]:
+        return {}
+
+    @cached_property
+    def ends(self) -> tuple[Ends, str]:
+        """Both ends of the 2026 score, or none and why: a truth may be too small for them."""
+        try:
+            return self.anchors(suite_named(SUITE).metrics).ends, ""
+        except DataError as error:
+            return {}, str(error)
 
     def measure(self, needs: frozenset[Need]) -> None:
         """Compute what metrics with these needs use of the truth, unless that was done before."""

@@ -89,6 +89,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     no_target_genes: bool = False,
     backend: Choice = "auto",
     de_table: str | None = None,
+    strict: bool = True,
 ) -> Scores:
     """Score one prediction under one suite or several.
 
@@ -124,6 +125,9 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     de_table
         CSV or Parquet of the prediction's differential expression, as pdex writes it, to take in
         place of the rank test; `prepare` takes the truth's. Suites of raw counts do not use it.
+    strict
+        Whether a truth whose effects cannot be told from noise is refused by suites that scale an
+        error by them, as the oracle refuses it; else that error is undefined there.
 
     Returns
     -------
@@ -153,7 +157,8 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     counted: Mapping[str, CountComparison] = {}
     if "counts" in needs:
         counted = truth.counted.comparisons(truth.counted.predicted(cells, name))
-        truth.counted.check(counted, [m for _, members in chosen for m in members])
+        asked = [m for _, members in chosen for m in members]
+        truth.counted.check(counted, asked, effects=strict)
     rows = []
     for one, members in chosen:
         plain = {at: _comparison(truth, at, side, one) for at, side in sides.items()}

@@ -6,7 +6,7 @@ for each perturbation, a column for each metric, and a second file of the column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,10 @@ from harness.metrics.base import NO_TRUE_GENES
 from harness.metrics.suites import suites
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from harness.anchors import Ends
 
 QUANTILES = (0.25, 0.5, 0.75)
 
@@ -34,10 +37,14 @@ class Scores:
         metric is undefined; then reason says why.
     name
         What the prediction is called; its folder when written.
+    scales
+        For suites whose score lies between anchors: the truth's, or none and why; see
+        `harness.prepared.PreparedTruth.ends`.
     """
 
     frame: pd.DataFrame
     name: str = "prediction"
+    scales: Mapping[str, tuple[Ends, str]] = field(default_factory=dict)
 
     @property
     def suites(self) -> tuple[str, ...]:

@@ -6,16 +6,18 @@ is written is written whole, and only for predictions that were scored.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from harness import paths
-from harness.anchored import SUITE, as_markdown, try_anchored
+from harness.anchored import as_markdown, try_anchored
+from harness.anchors import SUITE
 from harness.errors import DataError, HarnessError, listed
 from harness.results import Results
 from harness.score import SUFFIXES, Reading, chosen_suites, prepare, score
@@ -43,6 +45,8 @@ class Batch:
         One for each suite, predictions as rows.
     anchored, not_anchored
         The 2026 suite's scores between its anchors, predictions as rows; or why there are none.
+    ends
+        By suite, the anchors themselves, or why there are none.
     """
 
     scores: dict[str, Scores] = field(default_factory=dict)
@@ -50,6 +54,7 @@ class Batch:
     tables: tuple[Table, ...] = ()
     anchored: pd.DataFrame = field(default_factory=pd.DataFrame)
     not_anchored: str = ""
+    ends: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,7 @@ def _score_one(truth: PreparedTruth, name: str, path: str, request: Request, bat
 def _write_all(truth: PreparedTruth, batch: Batch, out: str, request: Request) -> None:
     if SUITE in request.suites and batch.scores and request.metrics is None:
         batch.anchored, batch.not_anchored = try_anchored(truth, batch.scores, out)
+        batch.ends = {SUITE: batch.not_anchored or truth.ends[0]}
     _write(batch, out, request)
 
 
@@ -218,10 +224,10 @@ def _write(batch: Batch, out: str, request: Request) -> None:
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False)
     paths.write_atomic(paths.join(out, "scores.parquet"), buffer.getvalue())
-    results = Results.of(
-        rows.rename(columns={"prediction": "trial"}),
-        pd.DataFrame({"trial": list(batch.scores), "model": list(batch.scores)}),
-    )
+    trials = pd.DataFrame({"trial": list(batch.scores), "model": list(batch.scores)})
+    if batch.ends:
+        trials["ends"] = json.dumps(batch.ends)
+    results = Results.of(rows.rename(columns={"prediction": "trial"}), trials)
     suites, baseline = list(request.suites), request.baseline_name
     batch.tables = compare_suites(results, suites=suites, baseline=baseline)
     text = [f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in batch.tables]

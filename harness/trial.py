@@ -143,7 +143,7 @@ def _carry_out(
     ways.between.forget()
     if ways.trains and "checkpoints" not in errand.keep:
         paths.remove(run.of_trial(trial, CHECKPOINT))
-    made = _manifest(errand, scores.frame, costs | watch.costs, said, ceiling=ways.ceiling)
+    made = _manifest(errand, scores, costs | watch.costs, said, ceiling=ways.ceiling)
     return {**made, "code": code}
 
 
@@ -154,7 +154,7 @@ def _score_given(errand: Errand, run: RunFolder, pulse: Pulse) -> dict[str, Any]
     with watch.stage("score"):
         found = score_given(errand.spec, errand.store, errand.given, errand.suites, **options)
     write_scores(run.results(errand.spec.id), found.frame.assign(trial=errand.spec.id))
-    return _manifest(errand, found.frame, watch.costs, (), ceiling=False)
+    return _manifest(errand, found, watch.costs, (), ceiling=False)
 
 
 class _Ways:
@@ -367,13 +367,15 @@ def _opened(path: str) -> Store:
 
 def _manifest(
     errand: Errand,
-    frame: pd.DataFrame,
+    scores: Scores,
     costs: Mapping[str, Cost],
     notes: tuple[str, ...],
     *,
     ceiling: bool,
 ) -> dict[str, Any]:
     """Return what a finished trial says of itself."""
+    frame = scores.frame
+    ends = {suite: ends or why for suite, (ends, why) in scores.scales.items()}
     scored = dict.fromkeys(zip(frame["suite"], frame["metric"], frame["version"], strict=True))
     return {
         "trial": errand.spec.id,
@@ -383,6 +385,7 @@ def _manifest(
         "kept": sorted(errand.keep),
         "undefined": int(frame["value"].isna().sum()),
         "notes": list(notes),
+        **({"ends": ends} if ends else {}),
         **total_cost(costs),
         "host": platform.node(),
         "harness": __version__,

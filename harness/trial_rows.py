@@ -34,14 +34,18 @@ STATES = ("done", "failed", "missing")
 _COMMON = ("trial", "run", "state", "planned", *(field.name for field in fields(TrialSpec)))
 
 
+_NOT_FLAT = ("scored", "ends")
+
+
 def read_trials(runs: Runs) -> pd.DataFrame:
     """Return one row per trial of the runs: its factors, what became of it, what it took.
 
     Columns: ``trial``, ``run``, ``state`` (see `STATES`), ``planned`` (whether the run's job has it
     now); those of the specification, parameters as ``param.NAME`` (None for a model without it); of
     the manifest and of the failure each plain value, nested ones with dots (``seconds.fit``), None
-    where nothing is said. A trial of the job that left no files is missing. One that several runs
-    hold stands once, done if any of them completed it.
+    where nothing is said; ``ends``, as JSON, the anchors of the trial's truth where its suite has
+    any. A trial of the job that left no files is missing. One that several runs hold stands once,
+    done if any of them completed it.
     """
     rows: list[dict[str, Any]] = []
     for run in several(runs):
@@ -70,7 +74,9 @@ def _read_trials(run: str, planned: Mapping[str, dict[str, Any]]) -> Iterator[di
             continue
         state = "done" if name in manifests else "failed" if name in failures else "missing"
         row = {"trial": name, "run": run, "state": state, **flat_factors(spec)}
-        said = {key: value for key, value in _flat(said) if not key.startswith("scored.")}
+        if "ends" in said:
+            row["ends"] = json.dumps(said["ends"])
+        said = dict(_flat({key: value for key, value in said.items() if key not in _NOT_FLAT}))
         yield {**said, **row} if said.keys() & row.keys() else {**row, **said}
 
 

@@ -9,7 +9,8 @@ from cyclopts.validators import Number
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from harness.anchored import NOTE, SUITE
+from harness.anchored import NOTE
+from harness.anchors import SUITE
 from harness.cli.console import MISUSED, complain, notes, out, progress
 from harness.errors import DataError
 from harness.reading import Reading

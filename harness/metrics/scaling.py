@@ -15,7 +15,9 @@ import numpy as np
 from harness.metrics.base import Ratio, metric_named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
 
 def aggregates(values: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -73,21 +75,34 @@ SCALES = {
 def scaled(name: str, user: float, baseline: float, reference: float | None = None) -> float:
     """Return where `user` lies between baseline (0) and reference (1), within the member's bounds.
 
+    As `scaled_members`, of one; without a reference, the member's best value stands in for it.
+    """
+    end = SCALES[name].best if reference is None else reference
+    return float(scaled_members((name,), [user], [baseline], [end])[0])
+
+
+def scaled_members(
+    names: Sequence[str], users: ArrayLike, baselines: ArrayLike, references: ArrayLike
+) -> NDArray[np.float64]:
+    """Return where aggregates lie between baselines (0) and references (1), within the bounds.
+
     Parameters
     ----------
-    name
-        A member of the 2026 score.
-    user
-        Its aggregate; NaN counts as the worst there is.
-    baseline, reference
-        The two ends; without a reference, the member's best value. `fault` must find none.
+    names
+        Members of the 2026 score, n of them.
+    users
+        (..., n) their aggregates; NaN counts as the worst there is.
+    baselines, references
+        (..., n) the two ends. `fault` must find none.
     """
-    scale = SCALES[name]
-    end = scale.best if reference is None else reference
-    value = user if math.isfinite(user) else scale.worst
-    if value is None:
-        return scale.low
-    return min(max((value - baseline) / (end - baseline), scale.low), scale.high)
+    scales = [SCALES[name] for name in names]
+    low, high = (np.array(ends) for ends in zip(*((s.low, s.high) for s in scales), strict=True))
+    worst = np.array([math.nan if s.worst is None else s.worst for s in scales])
+    user, base, end = (np.asarray(part, np.float64) for part in (users, baselines, references))
+    value = np.where(np.isfinite(user), user, worst)
+    clipped = np.clip((value - base) / (end - base), low, high)
+    found: NDArray[np.float64] = np.where(np.isnan(value), low, clipped)
+    return found
 
 
 def fault(name: str, baseline: float, reference: float | None = None) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from harness.metrics.base import Metric, metric_named
 from harness.metrics.comparison import Conventions
+from harness.metrics.scaling import SCALES
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Suite:
         How differential expression is computed.
     combined
         The metrics whose scaled means are averaged to the combined score; empty if there is none.
+    anchored
+        The metrics whose means are placed between the truth's anchors, and averaged instead; see
+        `harness.metrics.scaling`.
     options
         What it chose where a choice changes values and its metrics' names do not say it.
     form
@@ -40,6 +44,7 @@ class Suite:
     metrics: tuple[str, ...]
     conventions: Conventions
     combined: tuple[str, ...] = ()
+    anchored: tuple[str, ...] = ()
     options: str = ""
     form: Literal["wide", "long"] = "wide"
 
@@ -148,6 +153,7 @@ _SUITES = {
                 "de_wilcoxon_sig_jaccard",
             ),
             conventions=_TODAY,
+            anchored=tuple(SCALES),
             form="long",
         ),
     )

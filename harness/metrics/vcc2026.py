@@ -122,9 +122,11 @@ def expr_mse_unbiased_capped_norm(comparison: CountComparison) -> Values:
     A ratio of sums over the context's perturbations, of `expr_mse_unbiased_capped` and
     `expr_distance_unbiased`, and no mean of anything: the value given for a pair is its share,
     N_p over the mean D, so that the values' mean is the ratio. Predicting the control gives about
-    1, the truth itself a little less than 0. (The oracle has no value for a pair.)
+    1, the truth itself a little less than 0. (The oracle has no value for a pair, and refuses a
+    truth whose D do not sum to more than 0; here they are NaN then.)
     """
-    return Values.of(_error(comparison, _granted(comparison)) / _distance(comparison).mean())
+    error, size = _error(comparison, _granted(comparison)), float(_distance(comparison).mean())
+    return Values.of(error / (size if size > 0 else np.nan), (size <= 0, NO_EFFECT))
 
 
 @metric("de_wilcoxon_lfc_nmae", needs="counts", higher_is_better=False, best=0.0)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from harness.factors import DATA_FACTORS
-from harness.metrics.combine import combined_score
 from harness.statistics import Bootstrap, holm, paired_tests, percentile_interval, resample
 from harness.tables.cells import (
     ARROWS,
@@ -24,6 +23,7 @@ from harness.tables.cells import (
     estimate_cells,
     texts,
 )
+from harness.tables.combination import combination
 from harness.tables.costs import GIB, changes_of, costs_of
 from harness.tables.drawing import Opponent, drawn_means
 from harness.tables.footer import about, block_title, gaps
@@ -143,8 +143,9 @@ class _Changes:
         bases = [place for place, change in self.varied.items() if not change and scored[place]]
         self.base = bases[0] if bases else -1
         named = candidates(block, baseline)
-        self.reference = named[0] if len(named) == 1 else None
+        reference = named[0] if len(named) == 1 else None
         self.resamples = resample(list(block.pairs["context"]), bootstrap)
+        self.combination = combination(block, scales, reference, self.resamples)
         self.opponent = Opponent(block, self.base, self.resamples)
 
     def frame(self, suite: str, base: Mapping[str, Any]) -> pd.DataFrame:
@@ -207,21 +208,13 @@ class _Changes:
         )
 
     def _combined(self, place: int) -> dict[str, float]:
-        """Return the change of the combined score, scaled from the baseline on the same pairs."""
-        best = np.array([np.nan if scale.best is None else scale.best for scale in self.scales])
-        members = ~np.isnan(best)
-        if self.reference is None or not members.any():
+        """Return the change of the combined score, over the pairs that both settings have."""
+        if self.combination is None:
             return _named(COMBINED, np.nan, np.nan, np.nan, np.nan)
-        shared = self._shared(place, self.reference)[None, :, None]
-        found = [
-            drawn_means(self.block, slice(at, at + 1), self.resamples, shared)
-            for at in (place, self.base, self.reference)
-        ]
-        means, draws = ([part[..., members] for part in one] for one in zip(*found, strict=True))
-        score = [float(combined_score(u[0], means[2][0], best[members])) for u in means[:2]]
-        drawn = [combined_score(u[:, 0], draws[2][:, 0], best[members]) for u in draws[:2]]
-        ends = percentile_interval(drawn[0] - drawn[1], self.level)
-        return _named(COMBINED, score[0], score[0] - score[1], *(float(end) for end in ends))
+        found = self.combination.shared((place, self.base), self._shared(place))
+        (own, drawn), (base, base_drawn) = ((mean[0], draws[:, 0]) for mean, draws in found)
+        ends = percentile_interval(drawn - base_drawn, self.level)
+        return _named(COMBINED, own, own - base, *ends)
 
 
 def _named(name: str, own: Any, change: Any, low: Any, high: Any) -> dict[str, float]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.metrics.combine import combined_score
 from harness.statistics import percentile_interval, rank, resample
+from harness.tables.combination import combination
 from harness.tables.drawing import Opponent, drawn_means, parts
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ class Scale:
     higher_is_better
         None for a mere count, which is shown and not ranked.
     best
-        The best value, when the suite combines the metric; else None.
+        The best value, when the suite combines the metric from a baseline; else None.
     per_context
         Whether all pairs of a context share one value, which then has no interval and no test.
+    anchored
+        Whether the suite combines the metric between anchors of the truth.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Scale:
     higher_is_better: bool | None
     best: float | None = None
     per_context: bool = False
+    anchored: bool = False
 
 
 class Interval(NamedTuple):
@@ -109,9 +112,8 @@ def estimate(
 ) -> Estimates:
     """Return the estimates of a block; `baseline` is the place of the setting to scale from.
 
-    The combined score is that of the means over pairs, as the challenge defines it, not the mean of
-    trials' combined scores. Baseline and setting share their resamples, and a setting that lacks
-    pairs is scaled from the baseline's means over the pairs that it has.
+    The combined score is that of the means over pairs, as the challenges define it, not the mean of
+    trials' combined scores; see `harness.tables.combination`.
     """
     return _Estimation(block, scales, baseline, bootstrap, floors or {}).carried_out()
 
@@ -134,12 +136,8 @@ class _Estimation:
         self.combined = Interval.undefined(n_settings)
         self.limits = np.full((n_settings, n_metrics), np.nan)
         self.ties = np.zeros((n_settings, n_metrics), dtype=bool)
-        self.best = np.array([np.nan if scale.best is None else scale.best for scale in scales])
-        self.members = ~np.isnan(self.best)
         self.places = ranks(pair_means(block.values), scales, ranked_settings(block))
-        self.reference = None
-        if baseline is not None and self.members.any():
-            self.reference = Opponent(block, baseline, self.resamples)
+        self.combination = combination(block, scales, baseline, self.resamples)
 
     def carried_out(self) -> Estimates:
         """Go through the settings, and leave undefined what too few pairs say nothing about."""
@@ -169,17 +167,9 @@ class _Estimation:
             low, high = (end[:, 0] for end in percentile_interval(found.draws, level))
             behind = (found.n_pairs[:, 0] > 1) & (self.places[part, column] > 1)
             self.ties[part, column] = (low <= 0) & (high >= 0) & behind
-        if self.reference is None:
-            return
-        members, best = self.members, self.best[self.members]
-        base_mean, base_draws = self.reference.over(self.block.scored[part])
-        self.limits[part, members] = base_mean[:, members]
-        self.combined.put(
-            part,
-            combined_score(mean[:, members], base_mean[:, members], best),
-            combined_score(draws[..., members], base_draws[..., members], best),
-            level,
-        )
+        if self.combination is not None:
+            self.limits[part] = self.combination.floors(part)
+            self.combined.put(part, *self.combination.scores(part, (mean, draws)), level)
 
     def _leaders(self) -> list[tuple[int, Opponent]]:
         """Return for each ranked metric its column and the setting that is first by it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from harness.metrics.scaling import SCALES
 from harness.metrics.suites import suites
 from harness.statistics import FEW
 from harness.tables.cells import BASELINE_SIGN, CEILING_SIGN, FLOOR_SIGN, TIE_SIGN
@@ -113,6 +114,10 @@ def what_an_interval_is(bootstrap: Bootstrap) -> str:
 def _combined(
     suite: str, scales: Sequence[Scale], summaries: Sequence[Summary], baseline: str | None
 ) -> Iterator[str]:
+    declared = suites().get(suite)
+    if declared is not None and declared.anchored:
+        yield from _between(summaries)
+        return
     members = [scale.name for scale in scales if scale.best is not None]
     if not members:
         yield f"No combined score: suite {suite} defines none for these metrics."
@@ -138,6 +143,33 @@ def _combined(
         )
 
 
+def _between(summaries: Sequence[Summary]) -> Iterator[str]:
+    """Say what the score between anchors is, and where there is none and why."""
+    for block in (summary.block for summary in summaries):
+        if block.ends is None:
+            title = block_title(block.key)
+            where = f" for {title}" if title and len(summaries) > 1 else ""
+            why = block.no_ends or "not all of its members were scored"
+            yield f"No combined score{where}: {why.removesuffix('.')}."
+    if any(summary.block.ends is not None for summary in summaries):
+        yield (
+            f"combined: each mean u of {', '.join(SCALES)} on the scale from the mean response of "
+            "the truth, b, to its replicate r (halves of it against each other, five seeded "
+            f"splits), {_scaling()}; averaged within each context, then over contexts. Intervals "
+            "hold b and r as they are."
+        )
+
+
+def _scaling() -> str:
+    """Return how the members of the 2026 score are scaled, and which are held within bounds."""
+    bounded = [
+        f"{name} within {scale.low:g} and {scale.high:g}".replace(" and inf", " and ∞")
+        for name, scale in SCALES.items()
+        if np.isfinite(scale.low) or np.isfinite(scale.high)
+    ]
+    return f"(u − b)/(r − b), {', '.join(bounded)}"
+
+
 def _signs(summaries: Sequence[Summary]) -> Iterator[str]:
     if any(setting.ceiling for summary in summaries for setting in summary.block.settings):
         yield (
@@ -153,9 +185,14 @@ def _signs(summaries: Sequence[Summary]) -> Iterator[str]:
         )
     if any((~np.isnan(summary.found.floors)).any() for summary in summaries):
         yield (
-            f"{FLOOR_SIGN} misses the floor of that metric: the baseline's own mean, unless the "
+            f"{FLOOR_SIGN} misses the floor of that metric: {_floor(summaries)}, unless the "
             "job says otherwise."
         )
+
+
+def _floor(summaries: Sequence[Summary]) -> str:
+    between = any(summary.block.ends is not None for summary in summaries)
+    return "that of the truth's mean response" if between else "the baseline's own mean"
 
 
 def _unlike(summary: Summary) -> Iterator[str]:

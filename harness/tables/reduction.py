@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.results import places
+from harness.tables.ends import ends_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,6 +69,11 @@ class Block:
         test the same pairs, a seed and fold.
     repeats
         For each setting the names of its repeats.
+    ends
+        (n_pairs, n_metrics, 2) the anchors of each pair's truth, baseline and replicate, NaN for
+        metrics that are not scaled between any; None where there are none.
+    no_ends
+        Then why, for a suite that has anchors.
     """
 
     key: tuple[str, ...]
@@ -78,6 +84,8 @@ class Block:
     trials: pd.DataFrame
     fits: NDArray[np.float64]
     repeats: tuple[tuple[str, ...], ...]
+    ends: NDArray[np.float64] | None = None
+    no_ends: str = ""
 
     def fits_of(self, setting: int) -> NDArray[np.float64]:
         """Return what the repeats of a setting scored: (n_repeats, n_pairs, n_metrics)."""
@@ -112,8 +120,12 @@ def blocks(
         named = trials[inside].assign(setting=setting)
         mine = inside.to_numpy()[row_trial]
         part, row_trials = (rows, row_trial) if mine.all() else (rows[mine], row_trial[mine])
-        pairs, values, scored, fits, repeats = _reduced(part, row_trials, named, metrics)
-        yield Block(tuple(key.split("\0")), settings, pairs, values, scored, named, fits, repeats)
+        cells, pairs = _Cells.of(part, metrics)
+        reduced = _reduced(cells, row_trials, named)
+        found = ends_of(suite, named, (row_trials, cells.pair), pairs, metrics)
+        yield Block(
+            tuple(key.split("\0")), settings, pairs, *reduced[:2], named, *reduced[2:], *found
+        )
 
 
 def _present(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -173,10 +185,9 @@ def shown(name: str, value: Any) -> str:
 
 
 def _reduced(
-    rows: pd.DataFrame, trial: NDArray[np.int64], trials: pd.DataFrame, metrics: Sequence[str]
-) -> tuple[pd.DataFrame, Any, Any, Any, tuple[tuple[str, ...], ...]]:
-    """Return pairs, values, what is scored, fits and the names of repeats, as `Block` has them."""
-    cells, pairs = _Cells.of(rows, metrics)
+    cells: _Cells, trial: NDArray[np.int64], trials: pd.DataFrame
+) -> tuple[Any, Any, Any, tuple[tuple[str, ...], ...]]:
+    """Return values, what is scored, fits and the names of repeats, as `Block` has them."""
     trials = _with_scores(trials, trial)
     for names in (["setting", "seed"], ["setting", "seed", "fold"]):
         of_trial, repeats = _repeats(trials, names)
@@ -188,7 +199,7 @@ def _reduced(
     total, defined, n_rows = (np.add.reduceat(part, starts, axis=0) for part in sums)
     with np.errstate(invalid="ignore"):
         values, fits = total / defined, sums.total / sums.defined
-    return pairs, values, n_rows.sum(axis=2) > 0, fits, repeats
+    return values, n_rows.sum(axis=2) > 0, fits, repeats
 
 
 def _with_scores(trials: pd.DataFrame, trial: NDArray[np.int64]) -> pd.DataFrame:
@@ -246,6 +257,11 @@ class _Cells:
         metric = metric[rows["metric"].cat.codes.to_numpy()]
         place = pair * len(metrics) + metric
         return cls(place, rows["value"].to_numpy(), (len(pairs), len(metrics))), pairs
+
+    @property
+    def pair(self) -> NDArray[np.int64]:
+        """The pair of each row."""
+        return self.place // max(self.shape[1], 1)
 
     def sums(self, fit: NDArray[Any], n_fits: int) -> _Sums:
         """Return the sums over the rows of each fit."""

@@ -12,9 +12,9 @@ import pandas as pd
 from harness.errors import UnknownNameError, listed
 from harness.joining import distinct_metrics
 from harness.metrics import registered
-from harness.metrics.combine import combined_score
 from harness.metrics.suites import suites
-from harness.statistics import Bootstrap
+from harness.statistics import Bootstrap, resample
+from harness.tables.combination import combination
 from harness.tables.estimates import Scale, pair_means, ranked_settings, ranks
 from harness.tables.footer import about, block_title, counted, gaps
 from harness.tables.reduction import BLOCK, Block, blocks
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from harness.metrics.suites import Suite
     from harness.results import Results
 
 _DEFAULT = Bootstrap()
@@ -113,23 +114,29 @@ class Standing:
 
 
 def standing(block: Block, scales: Sequence[Scale], reference: int | None) -> Standing:
-    """Return where the settings of a block stand; combined scores are measured from `reference`."""
+    """Return where the settings of a block stand; `reference` is what to measure from, if any."""
     means, ranked = pair_means(block.values), ranked_settings(block)
     places = ranks(means, scales, ranked)
     mean_rank = mean_over_metrics(places)
-    best = np.array([np.nan if scale.best is None else scale.best for scale in scales])
-    members = ~np.isnan(best)
-    combined = np.full(len(block.settings), np.nan)
-    if reference is not None and members.any():
-        for place in np.flatnonzero(block.scored.any(axis=1)).tolist():
-            base = np.where(block.scored[place][:, None], block.values[reference], np.nan)[None]
-            own = means[place, members]
-            combined[place] = combined_score(own, pair_means(base)[0, members], best[members])
+    combined = _combined(block, scales, reference, means)
     key = pd.DataFrame({"score": -combined, "rank": mean_rank}, dtype=np.float64)
     order = [
         place for place in key.sort_values(["score", "rank"], kind="stable").index if ranked[place]
     ]
     return Standing(means, places, mean_rank, combined, tuple(order))
+
+
+def _combined(
+    block: Block, scales: Sequence[Scale], reference: int | None, means: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the combined scores (n_settings,); what was not scored has none."""
+    whole = slice(0, len(block.settings))
+    resamples = resample(list(block.pairs["context"]), Bootstrap(draws=1))
+    found = combination(block, scales, reference, resamples)
+    if found is None:
+        return np.full(len(block.settings), np.nan)
+    scores, _ = found.scores(whole, (means, means[None]))
+    return np.where(block.scored.any(axis=1), scores, np.nan)
 
 
 def mean_over_metrics(places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -148,15 +155,17 @@ def scales_of(results: Results, suite: str) -> tuple[Scale, ...]:
     declared = suites().get(suite)
     order = list(declared.metrics) if declared else []
     names = sorted(versions, key=lambda n: (order.index(n) if n in order else len(order), n))
-    return tuple(_scale(n, versions[n], declared.combined if declared else ()) for n in names)
+    return tuple(_scale(name, versions[name], declared) for name in names)
 
 
-def _scale(name: str, version: int, combined: Sequence[str]) -> Scale:
+def _scale(name: str, version: int, suite: Suite | None) -> Scale:
     known = registered()
     if name not in known:
         raise UnknownNameError("metric", name, tuple(known))
-    best = known[name].best if name in combined else None
-    return Scale(name, version, known[name].higher_is_better, best, known[name].per_context)
+    metric = known[name]
+    best = metric.best if suite and name in suite.combined else None
+    anchored = suite is not None and name in suite.anchored
+    return Scale(name, version, metric.higher_is_better, best, metric.per_context, anchored)
 
 
 def only_suite(results: Results) -> str:
