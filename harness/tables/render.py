@@ -81,7 +81,7 @@ def terminal(sections: Iterable[Section], notes: Iterable[str], width: int) -> R
 
     parts: list[RenderableType] = []
     for section in sections:
-        for columns in _fitting(section, width):
+        for columns in fitting(section, width):
             parts += [_rich_table(section, columns), Text()]
     parts += [Text(note, style="dim") for note in notes]
     return Group(*parts)
@@ -95,7 +95,7 @@ def _rich_table(section: Section, columns: list[int]) -> RenderableType:
     shown = RichTable(title=section.title or None, title_justify="left", box=box.SIMPLE_HEAD)
     shown.show_edge = shown.pad_edge = False
     for place in columns:
-        name = Text(_broken(section.columns[place]))
+        name = Text(broken(section.columns[place]))
         label = place < section.n_labels
         shown.add_column(name, justify="left" if label else "right", no_wrap=not label)
     for row in section.rows:
@@ -110,7 +110,7 @@ def _rich_cell(cell: Cell) -> Any:
     return text.append(f"\n{cell.detail}", style="dim not bold") if cell.detail else text
 
 
-def _fitting(section: Section, width: int) -> Iterator[list[int]]:
+def fitting(section: Section, width: int) -> Iterator[list[int]]:
     """Yield groups of columns that fit side by side, each led by the labels."""
     margin = 3  # a space on both sides of a column, and a separator
     wide = [_width(section, place) + margin for place in range(len(section.columns))]
@@ -128,12 +128,12 @@ def _fitting(section: Section, width: int) -> Iterator[list[int]]:
 
 
 def _width(section: Section, place: int) -> int:
-    texts = [_broken(section.columns[place])]
+    texts = [broken(section.columns[place])]
     texts += [part for row in section.rows for part in (row[place].text, row[place].detail)]
     return max(len(line) for text in texts for line in text.split("\n"))
 
 
-def _broken(name: str) -> str:
+def broken(name: str) -> str:
     """Break a name after underscores and between words, to be no wider than what is below."""
     lines = [""]
     for piece in name.replace("_", "_\0").replace(" ", " \0").split("\0"):
