@@ -276,8 +276,8 @@ class StoreWriter:
     def _recorded(self, shard: int) -> Mapping[str, Array]:
         if self.scratch is None:
             return self._records[shard]
-        found: Mapping[str, Array] = np.load(self._folder / "rows" / f"{shard}.npz")
-        return found
+        with np.load(self._folder / "rows" / f"{shard}.npz") as found:
+            return dict(found)
 
     def _manifest(self, sizes: Array, digests: bytes) -> dict[str, Any]:
         column = self.card.get("gene_column")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def keep(folder: str) -> float:
 
 
 def test_processes_may_share_a_folder(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(4) as pool:
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         found = set(pool.map(keep, [str(tmp_path)] * 12))
     assert found == {np.arange(2e5).sum()}
     assert [file.suffix for file in (tmp_path / "key").iterdir()] == [".reference"]
