@@ -7,7 +7,7 @@ time and peak memory as Markdown.
     python -m tests.benchmarks.scoring --suite vcc2025 --peer ENV/bin/cell-eval --warm
     python -m tests.benchmarks.scoring --suite vcc2025 --form dense --peer ENV/bin/cell-eval
     python -m tests.benchmarks.scoring --suite cell-eval --peer ENV2/bin/cell-eval --rounds 1
-    python -m tests.benchmarks.scoring --suite vcc2026 --peer ENV3/bin/cell-eval2
+    python -m tests.benchmarks.scoring --suite vcc2026 --peer ENV3/bin/cell-eval2 --anchors
     python -m tests.benchmarks.scoring --suite vcc2025 --predictions 20
     python -m tests.benchmarks.scoring --suite vcc2025 --size L --peer ENV/bin/cell-eval --rounds 1
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import statistics
 import sys
@@ -68,7 +69,12 @@ def theirs(given: argparse.Namespace, truth: Path, prediction: Path, out: Path) 
     command = [given.peer, "run", "-ap", str(prediction), "-ar", str(truth), "-o", str(out)]
     if given.suite == "vcc2026":
         # pdex is the rank test it takes on a processor
-        return [*command, "--preset", "vcc2026", "--pert-col", "target_gene"]
+        preset = ["--preset", "vcc2026", "--pert-col", "target_gene"]
+        if not given.anchors:
+            return [*command, *preset]
+        ends = [given.peer, "baseline", "-ar", str(truth), "-o", f"{out}-baseline", *preset]
+        both = shlex.join([*command, "--anchor", *preset]), shlex.join(ends)
+        return ["/bin/sh", "-c", " && ".join(both)]
     return [*command, "--profile", PROFILES[given.suite], "--num-threads", str(given.threads)]
 
 
@@ -91,7 +97,8 @@ def commands(
 
 def peer_name(given: argparse.Namespace) -> str:
     """Return what the peer is called in the table."""
-    return f"{Path(given.peer).name} run, {PROFILES[given.suite]}"
+    anchored = ", with both anchors" if given.anchors else ""
+    return f"{Path(given.peer).name} run, {PROFILES[given.suite]}{anchored}"
 
 
 def several(given: argparse.Namespace, truth: Path, prediction: Path, folder: Path) -> None:
@@ -147,6 +154,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--predictions", type=int, default=0)
+    parser.add_argument("--anchors", action="store_true", help="vcc2026: the peer makes them, too")
     parser.add_argument("--warm", action="store_true")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
