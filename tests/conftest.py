@@ -83,6 +83,16 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
     store.close()
 
 
+@pytest.fixture(scope="session")
+def remote_screen(object_store: ObjectStore) -> str:
+    """A small screen on the object store."""
+    from harness.simulate import simulate  # not for GPU machines, which have no Zarr
+
+    path = f"s3://{object_store.bucket}/shared/tiny.zarr"
+    simulate("tiny", path)
+    return path
+
+
 @pytest.fixture
 def bucket(object_store: ObjectStore, tmp_path: Path) -> str:
     """A prefix of its own on the object store."""

@@ -12,7 +12,7 @@ from harness.results import Results
 from harness.score import score
 from harness.tables import Bootstrap, tables_of
 from tests.golden import cases, compare
-from tests.test_table_kinds import PAIRS, add_trial
+from tests.toy_run import PAIRS, add_trial
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,6 @@ from harness.executors import attempt
 from harness.fitted import load_model, save_model
 from harness.models.base import _MODELS, ModelInfo, make_model
 from harness.models.linear import Linear
-from harness.pulse import Cost, total_cost
 from harness.resources import Resources, StageResources
 from harness.results import Results
 from harness.sweep import Report, plan_job, retry, run_job
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.tasks import Prediction, Query, TrainView
+
 
 APART = {"fit": {"cpus": 2}, "predict": {"cpus": 1}, "score": {"cpus": 1, "memory": "1MiB"}}
 JOB: dict[str, Any] = {
@@ -334,39 +332,6 @@ def test_saving_twice_into_one_folder_is_refused(tmp_path: Path, small_view: Tra
         save_model(model, tmp_path / "kept")
     with pytest.raises(ModelError, match="cannot be kept between its stages"):
         save_model(CannotBeKept(rank=2).fit(small_view), tmp_path / "other")
-
-
-# --- cost ---------------------------------------------------------------------------------------
-
-
-def test_costs_add_up_and_memory_is_the_largest() -> None:
-    def cost(seconds: float, memory: int) -> Cost:
-        return Cost(
-            seconds=seconds,
-            cpu_seconds=2 * seconds,
-            gpu_seconds=seconds / 2,
-            peak_memory=memory,
-            host="n1",
-        )
-
-    found = total_cost({"fit": cost(2.0, 7), "score": cost(1.0, 9)})
-    assert found["seconds"] == {"fit": 2.0, "score": 1.0}
-    totals = ("wall_seconds", "cpu_seconds", "gpu_seconds", "peak_memory")
-    assert [found[name] for name in totals] == [3.0, 6.0, 1.5, 9]
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a peak"
-)
-def test_a_trial_has_not_the_peak_of_one_before_it_in_the_same_process() -> None:
-    code = (
-        "import numpy as np; from harness.pulse import forget_peak, peak_memory\n"
-        "block = np.ones(40_000_000 // 8); del block\n"
-        "before = peak_memory(); forget_peak(); print(before - peak_memory())"
-    )  # in a process of its own: what other tests hold would hide it
-    words = [sys.executable, "-c", code]
-    said = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert int(said.stdout) > 20_000_000
 
 
 def test_a_run_says_what_each_stage_took(job: Callable[..., Path]) -> None:

@@ -11,79 +11,31 @@ import pandas as pd
 import pytest
 
 from harness.anchors import Anchors, aggregate_table, anchors, mean_response, split_groups
-from harness.annotated import AnnDataCells
-from harness.count_scores import CountTruth
 from harness.counts import CellCounts
 from harness.errors import DataError
-from harness.metrics import suite_named
 from harness.metrics.scaling import scaled
 from harness.score import Reading, prepare, score
 from tests.golden import cases, cases2026, compare
+from tests.suite2026 import (
+    GOLDEN,
+    RATIO,
+    REFUSED,
+    SCALED,
+    SUITE,
+    assert_close,
+    assert_equals_the_oracle,
+    cells,
+    counted,
+    scale_of,
+    scored,
+    without_controls,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from harness.scores import Scores
-
-GOLDEN = compare.golden("vcc2026")
-SUITE = suite_named("vcc2026").metrics
-RATIO = "expr_mse_unbiased_capped_norm"
-SCALED = [name for name in cases2026.SCALED if name in cases2026.SIMULATED]
-REFUSED = tuple(name for name, found in GOLDEN.items() if "refused" in found)
-
-
-def cells(side: cases.Matrix, name: str = "truth") -> AnnDataCells:
-    return AnnDataCells(
-        compare.annotated(side),
-        perturbation_column="target_gene",
-        control_label=cases.CONTROL,
-        name=name,
-    )
-
-
-def counted(side: cases.Matrix, **options: Any) -> CountTruth:
-    return CountTruth.read(cells(side), "truth", **{"threads": 2, "memory": 1 << 30, **options})
-
-
-def without_controls(side: cases.Matrix) -> cases.Matrix:
-    kept = side.labels != cases.CONTROL
-    return replace(side, X=side.X[kept], labels=side.labels[kept])
-
-
-@cache
-def scored(name: str) -> Scores:
-    case = cases2026.SIMULATED[name]()
-    sides = compare.annotated(case.truth), compare.annotated(without_controls(case.prediction))
-    return score(*sides, suite="vcc2026")
-
-
-@cache
-def scale_of(name: str) -> Anchors:
-    return anchors(counted(cases2026.SIMULATED[name]().truth), SUITE)
-
-
-def assert_close(found: float, expected: Any, what: str) -> None:
-    np.testing.assert_allclose(
-        found, compare.number(expected), rtol=compare.CONTINUOUS, atol=1e-12, err_msg=what
-    )
-
-
-def assert_equals_the_oracle(scores: Scores, name: str) -> None:
-    results, expected = scores.results("vcc2026"), GOLDEN[name]["results"]
-    assert set(results["metric"]) == set(expected)
-    for metric, rows in results.groupby("metric"):
-        values = dict(zip(rows["perturbation"], rows["value"], strict=True))
-        assert set(values) == set(expected[metric])  # what the oracle leaves out is left out
-        for perturbation, value in values.items():
-            assert_close(value, expected[metric][perturbation], f"{metric} of {perturbation}")
-    statistics = scores.aggregate("vcc2026")
-    for column, values in GOLDEN[name].get("aggregate", {}).items():
-        if column == "statistic":
-            assert statistics[column].tolist() == values
-            continue
-        for found, value in zip(statistics[column], values, strict=True):
-            assert_close(found, value, column)
 
 
 @pytest.mark.parametrize("name", [name for name in cases2026.SIMULATED if name not in REFUSED])
@@ -283,103 +235,6 @@ def test_counts_are_checked_as_they_are_read() -> None:
     read = CellCounts(cells(cases2026.SIMULATED["integers"]().truth), "truth")
     assert read.block(0, 4).dtype == np.int64
     assert read.n_cells == read.cells.n_cells
-
-
-# --- what is refused -------------------------------------------------------------------------
-
-
-def refused(change: Any, match: str, *, of: str = "prediction", **options: Any) -> None:
-    case = cases2026.SIMULATED["plain"]()
-    sides = {
-        name: compare.annotated(change(side) if name == of else side)
-        for name, side in (("truth", case.truth), ("prediction", case.prediction))
-    }
-    with pytest.raises(DataError, match=match):
-        score(sides["truth"], sides["prediction"], suite="vcc2026", **options)
-
-
-@pytest.mark.parametrize("of", ["truth", "prediction"])
-def test_log1p_values_are_refused_saying_what_is_needed(of: str) -> None:
-    refused(cases.logged, f"{of}: the values are log1p.*raw counts.*Give the counts", of=of)
-
-
-def with_value(value: float) -> Any:
-    def change(side: cases.Matrix) -> cases.Matrix:
-        X = side.X.astype(np.float64)
-        X[3, 7] = value
-        return replace(side, X=X)
-
-    return change
-
-
-@pytest.mark.parametrize("value", [-1.0, 1.0005], ids=["negative", "fraction"])
-def test_a_value_that_is_no_count_is_named(value: float) -> None:
-    refused(with_value(value), f"no count. Found {value} in cell 3 for gene 'G7', expected whole")
-
-
-@pytest.mark.parametrize("value", [2e6, np.nan], ids=["deep", "missing"])
-def test_a_cell_of_impossible_depth_is_named(value: float) -> None:
-    refused(with_value(value), "cell 3 has a total of .* at most 1,000,000 per cell")
-
-
-def test_missing_perturbations_and_other_genes_are_refused() -> None:
-    refused(
-        lambda side: replace(
-            side, X=side.X[side.labels != "G5"], labels=side.labels[side.labels != "G5"]
-        ),
-        "lacks 'G5'",
-    )
-    refused(lambda side: replace(side, genes=(*side.genes[1:], side.genes[0])), "in another order")
-
-
-def renamed(side: cases.Matrix) -> cases.Matrix:
-    labels = [label if label == cases.CONTROL else f"drug {label}" for label in side.labels]
-    return replace(side, labels=np.array(labels))
-
-
-def test_a_truth_none_of_whose_names_is_a_gene_is_refused_unless_it_is_said() -> None:
-    case = cases2026.SIMULATED["plain"]()
-    sides = [compare.annotated(renamed(side)) for side in (case.truth, case.prediction)]
-    with pytest.raises(DataError, match="no perturbation is named after a gene of the screen"):
-        score(*sides, suite="vcc2026")
-    found = score(*sides, suite="vcc2026", no_target_genes=True).means("vcc2026")
-    assert found["pds_cosine"] == 1
-    assert (
-        found["de_wilcoxon_sig_jaccard"]
-        != scored("plain").means("vcc2026")["de_wilcoxon_sig_jaccard"]
-    )
-
-
-def test_targets_none_of_which_is_tested_are_refused_for_de_metrics_alone() -> None:
-    targets = [gene for gene in cases2026.EVEN if gene in cases.GENES]
-    columns = [cases.GENES.index(gene) for gene in targets]
-
-    def silent(side: cases.Matrix) -> cases.Matrix:
-        X = side.X.copy()
-        X[np.ix_(side.labels == cases.CONTROL, columns)] = 0
-        return replace(side, X=X)
-
-    refused(silent, "no perturbation is named after a gene that is tested", of="truth")
-    case = cases2026.SIMULATED["plain"]()
-    sides = compare.annotated(silent(case.truth)), compare.annotated(case.prediction)
-    assert len(score(*sides, suite="vcc2026", metrics=["pds_cosine"]).frame) == 6
-
-
-def test_controls_that_express_nothing_are_refused() -> None:
-    def silent(side: cases.Matrix) -> cases.Matrix:
-        X = side.X.copy()
-        X[side.labels == cases.CONTROL] = 0
-        return replace(side, X=X)
-
-    refused(silent, "no gene is tested. The controls' highest mean is 0", of="truth")
-
-
-def test_genes_that_are_all_targets_leave_nothing_to_rank() -> None:
-    sizes = {cases.CONTROL: 30, "G0": 20, "G1": 20}
-    truth = cases.counts(1, sizes, cases.GENES[:2], 9.0)
-    annotated = compare.annotated(truth)
-    with pytest.raises(DataError, match="each of the 2 genes is the target"):
-        score(annotated, annotated, suite="vcc2026", metrics=["pds_cosine"])
 
 
 # --- anchors ---------------------------------------------------------------------------------
