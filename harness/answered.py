@@ -146,8 +146,11 @@ class Answered:
             )
         return where
 
-    def _check_cells(self, cells: np.ndarray | None, query: Asked, where: str) -> np.ndarray:
+    def _check_cells(self, cells: object, query: Asked, where: str) -> np.ndarray:
         shape = (query.n_cells, len(self.genes))
+        if cells is not None and not isinstance(cells, np.ndarray):
+            found = type(cells).__name__
+            raise ModelError(f"{where}: found cells as a {found}, expected an array of NumPy.")
         if cells is None or np.shape(cells) != shape:
             found = "no cells" if cells is None else f"an array of shape {np.shape(cells)}"
             raise ModelError(f"{where}: found {found}, expected {shape}, cells by genes.")

@@ -7,7 +7,10 @@ which the harness finds it, and a job that compares it. Everything in it runs as
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -147,10 +150,15 @@ def new_model(name: str, folder: str | None = None) -> NewModel:
         )
     if name in registered():
         raise DataError(f"There is a model {name!r} already. Choose another name.")
+    module = name.replace("-", "_")
+    if iskeyword(module) or module in sys.stdlib_module_names or find_spec(module):
+        raise DataError(
+            f"{name!r} cannot be a model's name: its module would be {module}.py, and Python has "
+            f"{module!r} already. Choose another, such as 'my-{name}'."
+        )
     target = Path(folder or name)
     if target.exists():
         raise DataError(f"{target} exists already. Choose another folder with -o, or remove it.")
-    module = name.replace("-", "_")
     words = {"name": name, "module": module, "class_name": name.title().replace("-", "")}
     files = _written(
         target,

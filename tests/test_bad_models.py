@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.control_mean import ControlMean
@@ -52,6 +53,13 @@ class FewerGenes(Bad):
     def rest(self, answers):
         for answer in answers:
             yield Prediction(answer.query, profile=answer.profile[:-1])
+
+
+class SparseCells(Bad):
+    def rest(self, answers):
+        for answer in answers:
+            cells = csr_matrix(np.ones((answer.query.n_cells, len(answer.profile)), dtype="f4"))
+            yield Prediction(answer.query, cells=cells)
 
 
 class FewerCells(Bad):
@@ -134,6 +142,7 @@ CASES = {
         "raised",
         r"THIRD: found an array of shape \(\d+, 60\), expected \(\d+, 60\)",
     ),
+    "sparse": (SparseCells, "raised", "THIRD: found cells as a csr_matrix, expected an array of"),
     "leaves-out": (LeavesOut, "raised", "leaves-out left 1 of 5 queries unanswered: .*LAST"),
     "twice": (AnswersTwice, "raised", "THIRD: the query was answered before"),
     "another": (AnswersAnother, "raised", "'nobody' in 'nowhere': nobody asked for it"),

@@ -138,6 +138,9 @@ def test_fewer_features_of_a_table_are_its_leading_components(view, table, rng):
             "g.csv", b"gene,a\nX,inf\nY,2\n", "NaN or infinite values: 'X'", id="infinite"
         ),
         pytest.param("g.csv", b"gene\nX\n", "expected one row of at least one number", id="bare"),
+        pytest.param(
+            "g.csv", b"a,b\nX,1,2\nY,2,3\n", "header has 2 fields and its rows have more", id="r"
+        ),
         pytest.param("g.parquet", b"no", "cannot be read as a table of features", id="parquet"),
         pytest.param("g.npz", b"no", "cannot be read as a table of features", id="npz"),
     ],
@@ -159,11 +162,43 @@ def test_an_npz_without_names_says_which_arrays_it_has(view, tmp_path):
         features_of(view, str(tmp_path / "g.npz"))
 
 
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        pytest.param([["X"], ["Y"]], [[1.0], [2.0]], r"names` has type <U1 and shape \(2, 1\)"),
+        pytest.param([1, 2], [[1.0], [2.0]], r"names` has type int64", id="numbers"),
+        pytest.param(["X", "Y"], [[1j], [2.0]], "values` has type complex128", id="complex"),
+        pytest.param(["X", "Y"], [["1"], ["2"]], "values` has type <U1", id="text"),
+    ],
+)
+def test_arrays_that_cannot_be_meant_are_refused(view, tmp_path, names, values, message):
+    np.savez(tmp_path / "g.npz", names=names, values=values)
+    with pytest.raises(DataError, match=message):
+        features_of(view, str(tmp_path / "g.npz"))
+
+
+def test_names_in_bytes_are_names(view, tmp_path):
+    np.savez(tmp_path / "g.npz", names=np.array(["G00"], dtype="S"), values=[[1.0, 2.0]])
+    np.testing.assert_array_equal(features_of(view, str(tmp_path / "g.npz")).of("G00"), [1.0, 2.0])
+
+
+def test_an_index_of_two_levels_is_refused(view, tmp_path):
+    frame = pd.DataFrame(
+        {"a": [1.0]}, index=pd.MultiIndex.from_tuples([("X", 1)], names=["g", "n"])
+    )
+    frame.to_parquet(tmp_path / "g.parquet")
+    with pytest.raises(DataError, match=r"index has 2 levels: 'g', 'n'\. Expected one"):
+        features_of(view, str(tmp_path / "g.parquet"))
+
+
 @pytest.mark.parametrize("model", ["ridge", "kernel-ridge", "nearest-neighbours", "bilinear"])
 def test_names_that_a_table_lacks_are_counted_and_named(view, table, model):
     path = table(genes_of(view, n=2))
     # The parts of combinations are named, not the combinations: they are what the table needs.
-    said = r"no row for 10 of the genes or perturbations .*: 'G02', .*'G09' and 2 more\. Add them"
+    said = (
+        r"no row for 10 of the genes or perturbations .*: 'G02', .*'G09' and 2 more\. "
+        r"Its rows are named 'G00', 'G01'\. Add them"
+    )
     with pytest.raises(ModelError, match=said):
         make_model(model, {"features": path}).fit(view)
 

@@ -318,6 +318,24 @@ def test_a_prediction_that_cannot_be_given_cells_is_refused(few_shot, profile):
         next(with_cells([asked], few_shot.train_view(), "tile-profile"))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(lambda p: np.where(np.arange(60) == 7, -np.inf, p), "infinity in 'G07'"),
+        pytest.param(lambda p: p.astype(complex), "values of type complex128", id="complex"),
+        pytest.param(lambda p: p.astype(object), "values of type object", id="objects"),
+        pytest.param(list, "values of type list", id="list"),
+    ],
+)
+@pytest.mark.parametrize("step", ["shift-controls", "tile-profile"])
+def test_what_a_step_to_cells_would_hide_is_refused(few_shot, step, spoil, message):
+    query = few_shot.queries()[0]
+    profile = spoil(few_shot.train_view().control_pseudobulk(query.context))
+    asked = Prediction(query, profile=profile)
+    with pytest.raises(ModelError, match=f"Prediction for '{query.perturbation}' in .*{message}"):
+        next(with_cells([asked], few_shot.train_view(), step))
+
+
 # --- what must come out -------------------------------------------------------------------------
 
 

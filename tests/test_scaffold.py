@@ -118,6 +118,8 @@ def test_what_is_written_is_formatted(folder: Path) -> None:
         pytest.param("2nd-try", "such as 'nd-try'", id="digit_first"),
         pytest.param("--", "such as 'my-model'", id="nothing"),
         pytest.param("ridge", "There is a model 'ridge' already", id="taken"),
+        pytest.param("class", "Python has 'class' already", id="keyword"),
+        pytest.param("numpy", "Python has 'numpy' already", id="package"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(folder: Path, name: str, said: str) -> None:

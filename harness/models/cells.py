@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import ModelError
+from harness.errors import ModelError, listed
 from harness.models.base import OwnCellStep, query_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from harness.tasks import Prediction, Query, TrainView
 
@@ -48,13 +48,7 @@ def with_cells(
         if prediction.cells is not None:
             yield prediction
             continue
-        query, profile = prediction.query, prediction.profile
-        if profile is None or np.shape(profile) != (len(train.genes),):
-            found = "neither cells nor a profile" if profile is None else np.shape(profile)
-            raise ModelError(
-                f"Prediction for {query.perturbation!r} in {query.context!r}: found {found}, "
-                f"expected a profile of shape ({len(train.genes)},)."
-            )
+        query, profile = prediction.query, _checked(prediction, train.genes)
         if step == "own":
             raise ModelError(
                 f"Prediction for {query.perturbation!r} in {query.context!r}: found a profile, "
@@ -72,6 +66,27 @@ def profiles_alone(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
     """Yield the predictions without cells, for a model whose own ones a job does not want."""
     for prediction in predictions:
         yield replace(prediction, cells=None)
+
+
+def _checked(prediction: Prediction, genes: Sequence[str]) -> np.ndarray:
+    """Return the profile; `ModelError` where it is none, or a step would hide what is wrong."""
+    query, profile = prediction.query, prediction.profile
+    expected = f"expected a profile of shape ({len(genes)},)."
+    if profile is None:
+        found = "neither cells nor a profile"
+    elif not isinstance(profile, np.ndarray) or profile.dtype.kind not in "iuf":
+        found = f"values of type {getattr(profile, 'dtype', type(profile).__name__)}"
+        expected = f"expected an array of floats of shape ({len(genes)},)."
+    elif profile.shape != (len(genes),):
+        found = str(profile.shape)
+    elif (endless := np.isneginf(profile)).any():  # cutting off at zero would make 0 of it
+        where = listed(genes[i] for i in np.flatnonzero(endless).tolist())
+        found, expected = f"minus infinity in {where}", "expected finite log1p values."
+    else:
+        return profile
+    raise ModelError(
+        f"Prediction for {query.perturbation!r} in {query.context!r}: found {found}, {expected}"
+    )
 
 
 class _Pool:

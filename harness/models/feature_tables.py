@@ -65,6 +65,11 @@ def _read_text(separator: str) -> Callable[[bytes], tuple[tuple[str, ...], np.nd
         frame = pd.read_csv(
             BytesIO(content), sep=separator, dtype={0: str}, keep_default_na=False, na_values=[]
         )
+        if not isinstance(frame.index, pd.RangeIndex):  # as R writes it, and pandas guesses
+            raise ValueError(
+                f"its header has {frame.shape[1]} fields and its rows have more. Give the column "
+                "of names a title, too, such as `gene`."
+            )
         return _of_frame(frame.set_index(frame.columns[0]))
 
     return read
@@ -80,6 +85,11 @@ def _read_parquet(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _of_frame(frame: pd.DataFrame) -> tuple[tuple[str, ...], np.ndarray]:
+    if frame.index.nlevels > 1:
+        raise ValueError(
+            f"its index has {frame.index.nlevels} levels: {listed(map(str, frame.index.names))}. "
+            "Expected one, the names."
+        )
     wrong = [str(name) for name, kind in frame.dtypes.items() if kind.kind not in "iufb"]
     if wrong:
         raise ValueError(
@@ -94,7 +104,14 @@ def _read_npz(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
         if not {"names", "values"} <= set(arrays):
             raise ValueError(f"found arrays {listed(sorted(arrays))}, expected names and values.")
         names, values = arrays["names"], arrays["values"]
-    return tuple(str(name) for name in names), np.asarray(values, dtype=np.float64)
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise ValueError(
+            f"`names` has type {names.dtype} and shape {names.shape}, expected text, one for each "
+            "row of `values`."
+        )
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"`values` has type {values.dtype}, expected real numbers.")
+    return tuple(names.astype(str).tolist()), values.astype(np.float64)
 
 
 _READERS = {

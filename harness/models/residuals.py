@@ -101,7 +101,8 @@ class Residuals:
         if lacking := self._features.lacking(perturbations):
             raise ModelError(
                 f"{self._features.table} has no row for {len(lacking)} of the genes or "
-                f"perturbations that are needed: {listed(lacking)}. Add them to the table, or set "
+                f"perturbations that are needed: {listed(lacking)}. Its rows are named "
+                f"{listed(self._features.names, 3)}. Add them to the table, or set "
                 "`missing: mean-effect`: they then get the mean effect, and a note."
             )
 

@@ -50,6 +50,27 @@ class Renames(Good):
         self.power = strength
 
 
+class ChangesItsDefault(Good):
+    def __init__(self, *, strength: float = 1.0, depth: int | None = None) -> None:
+        self.strength = strength
+        self.depth = depth or 3
+
+
+class PredictsLists(Good):
+    def profile(self, query):
+        return list(super().profile(query))
+
+
+class PredictsCellsAtTimes(Good):
+    asked = 0
+
+    def predict(self, queries):
+        for answer in super().predict(queries):
+            type(self).asked += 1
+            cells = np.ones((answer.query.n_cells, 60), dtype="f4")
+            yield replace(answer, cells=cells if self.asked % 7 else None)
+
+
 class LearnsEarly(Good):
     def __init__(self, *, strength: float = 1.0) -> None:
         self.strength = strength
@@ -170,6 +191,9 @@ class GivesNoReason(Good):
     [
         pytest.param(Positional, "expected keyword-only", id="positional"),
         pytest.param(Renames, "does not have it as 'strength'", id="renames"),
+        pytest.param(ChangesItsDefault, "does not have it as 'depth'", id="default"),
+        pytest.param(PredictsLists, "profile of type list, expected an array", id="lists"),
+        pytest.param(PredictsCellsAtTimes, "cells for .* differ", id="cells_at_times"),
         pytest.param(LearnsEarly, "are set before fit", id="learns_early"),
         pytest.param(ReturnsNothing, "fit returned NoneType", id="returns_nothing"),
         pytest.param(SkipsOne, r"1 of \d+ queries got no answer: 'G.* in c0'", id="skips_one"),
