@@ -6,8 +6,9 @@ says which code made it, and whoever plans compares.
 
 The code of a class is the file that it is in, with those of its bases; of a package other than this
 one also what it imports of itself, directly or not. So a new version of the harness changes the
-code of a shipped model only where that model's own file changed. The code of a program that is
-declared is part of its trials' ids; besides, it is the files that its commands name outright.
+code of a shipped model only where that model's own file changed, or one of those that it names to
+`network_module`, which loads the part of a network that needs PyTorch. The code of a program that
+is declared is part of its trials' ids; besides, it is the files that its commands name outright.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def _of_class(model: type[Model]) -> Mapping[str, str]:
         if source is None or module in found:
             continue
         found[module] = blake2b(source.read_bytes(), digest_size=16).hexdigest()
-        if home != __name__.partition(".")[0]:
-            left += _imported(module, source)
+        own = home == __name__.partition(".")[0]
+        left += _networks(source) if own else _imported(module, source)
     return found
 
 
@@ -99,6 +100,14 @@ def _imported(module: str, source: Path) -> Iterator[str]:
             origin = resolve_name(wanted, package) if node.level else wanted
             yield origin
             yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _networks(source: Path) -> Iterator[str]:
+    """Yield the modules of networks that a shipped model's file names."""
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        match node:
+            case ast.Call(func=ast.Name(id="network_module"), args=[ast.Constant(value=str(name))]):
+                yield f"harness.models.networks.{name}"
 
 
 def _of_program(command: str) -> dict[str, str]:

@@ -183,3 +183,16 @@ def test_a_program_is_also_the_files_that_its_commands_name(
     helper.write_text("a = 22\n", encoding="utf-8")
     plan = plan_job("job.yaml", "run")
     assert plan.other_code == plan.done == {plan.trials[0].id}
+
+
+def test_the_code_of_a_network_is_also_its_part_in_pytorch_and_how_it_is_fitted() -> None:
+    known = set(code_of_model("latent-additive"))
+    networks = "harness.models.networks."
+    assert {
+        "harness.models.latent_additive",
+        f"{networks}settings",
+        f"{networks}latent_additive",
+        f"{networks}fitted",
+    } <= known
+    assert not {"harness.tasks", f"{networks}set_transformer"} & known
+    assert set(code_of_model("control-mean")) == {"harness.models.control_mean"}

@@ -28,7 +28,7 @@ class ConditionalAutoencoder(TrainedNetwork):
     (CPA; Lotfollahi et al., Molecular Systems Biology 2023), by gradient reversal (Ganin et al.,
     JMLR 2016) in place of alternating steps.
 
-    A query whose perturbation was not trained on and acts on no gene of the screen gets a note.
+    A query whose perturbation was not trained on and that has no features gets a note.
     """
 
     hidden: int = 128
@@ -48,8 +48,6 @@ class ConditionalAutoencoder(TrainedNetwork):
 
     def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
         """Yield the profile of each query."""
-        self.notes_ = []
+        self.notes_ = self.fitted_.untold(queries)
         for query in queries:
-            if note := self.fitted_.told(query):
-                self.notes_.append(note)
             yield Prediction(query, profile=self.fitted_.profile(query))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from harness.errors import ModelError, listed
 from harness.input_files import InputFile, read_file
 from harness.models.base import at_least
 from harness.models.effects import parts_of
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 Source = Literal["principal-components", "co-expression", "identity"] | InputFile
 """Where features come from: computed, or the path of a table."""
+
+Told = Literal["principal-components", "co-expression"] | InputFile
+"""The same for networks, which are told of names besides."""
 
 Missing = Literal["error", "mean-effect"]
 """What is done for a perturbation that a table has no row for."""
@@ -101,6 +105,24 @@ class Features:
         unknown = [name for name in perturbations if self.of(name) is None]
         parts = {part for name in unknown for part in parts_of(name, self._train)}
         return sorted(parts - set(self._rows))
+
+    def refuse_missing(self, perturbations: Iterable[str], missing: Missing) -> None:
+        """Raise `ModelError` where the table lacks a row that is needed, unless told otherwise."""
+        if not self.table or missing != "error":
+            return
+        if lacking := self.lacking(perturbations):
+            raise ModelError(
+                f"{self.table} has no row for {len(lacking)} of the genes or perturbations that "
+                f"are needed: {listed(lacking)}. Its rows are named {listed(self.names, 3)}. Add "
+                "them to the table, or set `missing: mean-effect`: they then get the mean effect, "
+                "and a note."
+            )
+
+    def standardised(self) -> Features:
+        """Return the same with each column centred and divided by its standard deviation."""
+        spread = self.values.std(axis=0) + 1e-12
+        scaled = (self.values - self.values.mean(axis=0)) / spread
+        return Features(self.names, scaled, self._train, self.source)
 
     def _parts(self, perturbation: str) -> Sequence[str]:
         """Return the names that the vectors of a perturbation are looked up by."""

@@ -26,7 +26,7 @@ class LatentAdditive(TrainedNetwork):
     cell of the pair. In the manner of the latent additive model of PerturBench (Wu et al., 2024),
     which has no start and no features of targets.
 
-    A query whose perturbation was not trained on and acts on no gene of the screen gets a note.
+    A query whose perturbation was not trained on and that has no features gets a note.
     """
 
     hidden: int = 128
@@ -45,8 +45,6 @@ class LatentAdditive(TrainedNetwork):
 
     def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
         """Yield the profile of each query."""
-        self.notes_ = []
+        self.notes_ = self.fitted_.untold(queries)
         for query in queries:
-            if note := self.fitted_.told(query):
-                self.notes_.append(note)
             yield Prediction(query, profile=self.fitted_.profile(query))

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import ModelError, listed
 from harness.models.base import at_least
 from harness.models.effects import MeanEffects
 from harness.tasks import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from harness.models.features import Features, Missing
     from harness.tasks import Query, TrainView
@@ -48,7 +47,7 @@ class Residuals:
         self._missing = missing
         self.means = MeanEffects(train)
         vectors = {name: features.of(name) for name in train.perturbations}
-        self._refuse_missing(train.perturbations)
+        features.refuse_missing(train.perturbations, missing)
         self.names = tuple(name for name, vector in vectors.items() if vector is not None)
         self.values = self._residuals()
         raw = [vector for vector in vectors.values() if vector is not None]
@@ -75,7 +74,7 @@ class Residuals:
             Gets a sentence for each query that the mean effect alone has to answer.
         """
         vectors = {query.perturbation: self._features.of(query.perturbation) for query in queries}
-        self._refuse_missing(vectors)
+        self._features.refuse_missing(vectors, self._missing)
         for query in queries:
             effect, vector = self.means.of(query.context), vectors[query.perturbation]
             if vector is None or not self.names:
@@ -94,17 +93,6 @@ class Residuals:
         if self._features.table:
             return f"{self._features.table} has no row for it, the mean effect is used"
         return "its target is no gene of the screen, the mean effect is used"
-
-    def _refuse_missing(self, perturbations: Iterable[str]) -> None:
-        if not self._features.table or self._missing != "error":
-            return
-        if lacking := self._features.lacking(perturbations):
-            raise ModelError(
-                f"{self._features.table} has no row for {len(lacking)} of the genes or "
-                f"perturbations that are needed: {listed(lacking)}. Its rows are named "
-                f"{listed(self._features.names, 3)}. Add them to the table, or set "
-                "`missing: mean-effect`: they then get the mean effect, and a note."
-            )
 
     def _residuals(self) -> np.ndarray:
         """Return the residual of each perturbation that has features: (n, n_genes)."""

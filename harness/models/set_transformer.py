@@ -35,7 +35,7 @@ class SetTransformer(TrainedNetwork):
     `batch_size` counts sets. The cells are the model's own; ``cells: shift-controls`` or
     ``tile-profile`` gives it others by its profile.
 
-    A query whose perturbation was not trained on and acts on no gene of the screen gets a note.
+    A query whose perturbation was not trained on and that has no features gets a note.
     """
 
     batch_size: int = 8
@@ -62,10 +62,8 @@ class SetTransformer(TrainedNetwork):
         The profile is their mean before that, freed of which controls were drawn: these' mean is
         replaced by the mean of all.
         """
-        self.notes_ = []
+        self.notes_ = self.fitted_.untold(queries)
         for query in queries:
-            if note := self.fitted_.told(query):
-                self.notes_.append(note)
             controls, cells = self.fitted_.cells(query, self.set_size)
             profile = cells.mean(axis=0, dtype=np.float64)
             if self.source == "cells":

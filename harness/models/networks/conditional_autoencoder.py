@@ -22,7 +22,9 @@ class ConditionalAutoencoderNetwork(nn.Module):
         hidden, width = model.hidden, model.latent
         self.adversary = model.adversary
         self.encoder = encoder(sizes.n_genes, hidden, width, model.dropout)
-        self.perturbation = Told(sizes.n_names, sizes.rank, width, model.embedding, model.forget)
+        self.perturbation = Told(
+            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
+        )
         self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
         self.decoder = layers(width, hidden, sizes.n_genes, model.depth, model.dropout)
         self.judge = nn.Sequential(

@@ -19,7 +19,9 @@ class DecoderOnlyNetwork(nn.Module):
     def __init__(self, model: DecoderOnly, sizes: Sizes) -> None:
         super().__init__()
         width = model.hidden
-        self.perturbation = Told(sizes.n_names, sizes.rank, width, model.embedding, model.forget)
+        self.perturbation = Told(
+            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
+        )
         self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
         self.decoder = layers(2 * width, width, sizes.n_genes, model.depth, model.dropout)
 

@@ -1,9 +1,9 @@
-"""Perturbations and contexts as numbers, from the training data alone.
+"""Perturbations and contexts as numbers, from the training data and what the user knows besides.
 
-A perturbation is told by its name (one-hot; the parts of a combination each) and by features of
-the genes that it acts on, so that one which was never seen is near those that act on similar
-genes. A context is told by its name and by where its control pseudobulk lies among the same
-features, so that a context of controls only has a place as well.
+A perturbation is told by its name (one-hot; the parts of a combination each) and by features, of
+the genes that it acts on or from a table, so that one which was never seen is near those that are
+like it. A context is told by its name and by where its control pseudobulk lies among the
+features of genes, so that a context of controls only has a place as well.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.models.effects import MeanEffects
+from harness.models.features import features_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from harness.models.features import Features, Missing
     from harness.tasks import TrainView
 
 MOST_PAIRS = 512
@@ -33,9 +35,22 @@ class Encoding:
     genes
         (n_genes, rank) features of genes: standardised scores on the first principal components of
         the training pseudobulks, genes as observations.
+    features
+        Features of perturbations from elsewhere; None: the sums of those of their genes.
+
+    Raises
+    ------
+    ModelError
+        A table of features lacks what was trained on.
     """
 
-    def __init__(self, train: TrainView, rank: int) -> None:
+    def __init__(
+        self,
+        train: TrainView,
+        rank: int,
+        source: str = "principal-components",
+        missing: Missing = "error",
+    ) -> None:
         self.separator = train.combination_separator
         parts = {part for name in train.perturbations for part in self._parts(name)}
         self.names = {name: column for column, name in enumerate(sorted(parts))}
@@ -43,6 +58,11 @@ class Encoding:
         self.contexts = {context: column for column, context in enumerate(contexts)}
         self.rows = {gene: row for row, gene in enumerate(train.genes)}
         self.genes = _gene_features(train, rank)
+        self.features: Features | None = None
+        self.missing = missing
+        if source != "principal-components":
+            self.features = features_of(train, source, rank).standardised()
+            self.features.refuse_missing(train.perturbations, missing)
         self._train = train
         self._means = MeanEffects(train)
         places = np.array([self._projected(context) for context in train.contexts])
@@ -53,13 +73,20 @@ class Encoding:
         """How many features a gene has: fewer than asked for where the pairs span no more."""
         return int(self.genes.shape[1])
 
+    @property
+    def n_features(self) -> int:
+        """How many features a perturbation has."""
+        return self.rank if self.features is None else self.features.n_features
+
     def perturbation(self, name: str, targets: Sequence[str]) -> np.ndarray:
-        """Return a perturbation: (n_names + rank,) float32."""
+        """Return a perturbation: (n_names + n_features,) float32."""
         ids = np.zeros(len(self.names), dtype=np.float32)
         for part in self._parts(name):
             if part in self.names:
                 ids[self.names[part]] += 1
-        features = self.genes[[self.rows[gene] for gene in targets]].sum(axis=0)
+        features = self._features_of(name, targets)
+        if features is None:
+            features = np.zeros(self.n_features)
         return np.concatenate([ids, features]).astype(np.float32)
 
     def context(self, name: str) -> np.ndarray:
@@ -80,7 +107,21 @@ class Encoding:
 
     def knows(self, name: str, targets: Sequence[str]) -> bool:
         """Whether anything tells the perturbation from others."""
-        return bool(targets) or any(part in self.names for part in self._parts(name))
+        named = any(part in self.names for part in self._parts(name))
+        return named or self._features_of(name, targets) is not None
+
+    def refuse_missing(self, perturbations: Iterable[str]) -> None:
+        """Raise `ModelError` where the table of features lacks some, unless that is allowed."""
+        if self.features is not None:
+            self.features.refuse_missing(perturbations, self.missing)
+
+    def _features_of(self, name: str, targets: Sequence[str]) -> np.ndarray | None:
+        if self.features is not None:
+            return self.features.of(name)
+        if not targets:
+            return None
+        total: np.ndarray = self.genes[[self.rows[gene] for gene in targets]].sum(axis=0)
+        return total
 
     def _parts(self, name: str) -> list[str]:
         return name.split(self.separator) if self.separator else [name]

@@ -14,7 +14,7 @@ from harness.models.networks.inputs import Inputs, Sizes, Table, on
 from harness.models.networks.loop import Training, best_device, half_precision, reproducible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
@@ -45,10 +45,11 @@ class FittedNetwork:
         self, model: TrainedNetwork, train: TrainView, build: Callable[[Sizes], nn.Module]
     ) -> None:
         self.seed, self.threads = model.seed, model.threads
-        self.encoding = Encoding(train, model.rank)
+        self.encoding = Encoding(train, model.rank, model.features, model.missing)
         self.sizes = Sizes(
             len(train.genes),
             len(self.encoding.names),
+            self.encoding.n_features,
             len(self.encoding.contexts),
             self.encoding.rank,
         )
@@ -114,14 +115,23 @@ class FittedNetwork:
         responses = np.concatenate(parts).reshape(wanted, -1)
         return pool[drawn[: query.n_cells]], responses[: query.n_cells]
 
-    def told(self, query: Query) -> str:
-        """Say what the answer to a query lacks; nothing where it lacks nothing."""
-        if self.encoding.knows(query.perturbation, query.targets):
-            return ""
-        return (
-            f"{query.perturbation} in {query.context}: neither trained on nor on a gene of the "
-            "screen, the network cannot tell it from others"
-        )
+    def untold(self, queries: Sequence[Query]) -> list[str]:
+        """Say what the answers to queries lack; nothing where they lack nothing.
+
+        Raises
+        ------
+        ModelError
+            A table of features has no row for a perturbation, and that is not allowed.
+        """
+        encoding = self.encoding
+        encoding.refuse_missing(query.perturbation for query in queries)
+        known = "on a gene of the screen" if encoding.features is None else "in its features"
+        return [
+            f"{query.perturbation} in {query.context}: neither trained on nor {known}, the network "
+            "cannot tell it from others"
+            for query in queries
+            if not encoding.knows(query.perturbation, query.targets)
+        ]
 
     def _controls(self, context: str) -> np.ndarray:
         if self._pool is None or self._pool[0] != context:

@@ -26,7 +26,7 @@ class Inputs:
     controls
         (n_sets, set_size, n_genes) control cells of the set's context.
     perturbation
-        (n_sets, n_names + rank), as `Encoding.perturbation` gives it.
+        (n_sets, n_names + n_features), as `Encoding.perturbation` gives it.
     context
         (n_sets, n_contexts + rank), likewise.
     origin
@@ -59,10 +59,11 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The widths that a network is built for."""
+    """The widths that a network is built for; `rank` is that of the features of contexts."""
 
     n_genes: int
     n_names: int
+    n_features: int
     n_contexts: int
     rank: int
 

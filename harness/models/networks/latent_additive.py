@@ -19,7 +19,9 @@ class LatentAdditiveNetwork(nn.Module):
         super().__init__()
         hidden, width = model.hidden, model.latent
         self.encoder = encoder(sizes.n_genes, hidden, width, model.dropout)
-        self.perturbation = Told(sizes.n_names, sizes.rank, width, model.embedding, model.forget)
+        self.perturbation = Told(
+            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
+        )
         self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
         self.decoder = layers(width, hidden, sizes.n_genes, model.depth, model.dropout)
 

@@ -22,7 +22,9 @@ class SetTransformerNetwork(nn.Module):
         width = model.hidden
         self.source, self.distance = model.source, LOSSES[model.loss]
         self.cell = nn.Linear(sizes.n_genes, width)
-        self.perturbation = Told(sizes.n_names, sizes.rank, width, model.embedding, model.forget)
+        self.perturbation = Told(
+            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
+        )
         self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
         block = nn.TransformerEncoderLayer(
             width, model.heads, 2 * width, model.dropout, "gelu", batch_first=True, norm_first=True

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.errors import ModelError
+from harness.models.features import Missing, Told
 
 if TYPE_CHECKING:
     from harness.models.supervision import Supervision
@@ -28,14 +29,21 @@ class TrainedNetwork:
         Of AdamW. The rate falls to zero along half a cosine.
     clip
         The largest norm of a gradient.
+    features
+        What is told of a perturbation besides its name: ``principal-components`` or
+        ``co-expression`` of the genes that it acts on, or the path of a table of genes or
+        perturbations, as `harness.models.features` reads one. A column is centred and scaled.
     rank
-        Width of the features of genes: principal components of the training pseudobulks.
+        Width of the features, and of those of contexts: principal components of the training
+        pseudobulks. Of a table with more columns so many leading principal components are taken.
+    missing
+        What to do for a perturbation that a table has no row for: ``error``, or ``mean-effect``. It
+        is told by its name alone then, and by nothing where that was not trained on.
     embedding
-        What a perturbation is told by: ``names`` (one-hot, of those trained on), ``targets`` (the
-        features of the genes it acts on), or ``both``. By names alone, an unseen one has no effect
-        of its own.
+        What a perturbation is told by: ``names`` (one-hot, of those trained on), ``targets`` (its
+        features), or ``both``. By names alone, an unseen one has no effect of its own.
     forget
-        Share of sets for which, in training, the names are withheld, so that targets are learned
+        Share of sets for which, in training, the names are withheld, so that features are learned
         from too.
     validate_every, patience
         Epochs between looks at the validation pairs, and how many looks without a better score end
@@ -54,7 +62,9 @@ class TrainedNetwork:
     learning_rate: float = 0.001
     weight_decay: float = 0.0001
     clip: float = 1.0
+    features: Told = "principal-components"
     rank: int = 16
+    missing: Missing = "error"
     embedding: Embedding = "both"
     forget: float = 0.5
     validate_every: int = 2
