@@ -18,9 +18,10 @@ $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py
 quickstart: install
 	$(BIN)/harness run quickstart -o $(RUN)
 
-# Two files of tests at a time: many wait for processes that they start, kill and look for.
+# Two files of tests at a time: many wait for processes that they start, kill and look for. In the order of their names, which
+# begins with the longest; xdist would leave files of few tests for last, and those of chaos have one each.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
