@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import types
 from difflib import get_close_matches
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from harness.declarations import describe
 from harness.errors import near_match
@@ -64,7 +67,8 @@ def accepts(annotation: Any, value: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(accepts(option, value) for option in get_args(annotation))
     if origin is Annotated:
-        return accepts(annotation.__origin__, value)
+        plain, *bounds = get_args(annotation)
+        return accepts(plain, value) and all(_within(bound, value) for bound in bounds)
     if origin is Literal:
         return any(type(value) is type(a) and value == a for a in get_args(annotation))
     if annotation in (None, type(None)):
@@ -76,6 +80,21 @@ def accepts(annotation: Any, value: Any) -> bool:
     return True
 
 
+def _within(bound: Any, value: Any) -> bool:
+    """Whether a value keeps a bound; what is no bound on it does not matter."""
+    kept = {Ge: operator.ge, Gt: operator.gt, Le: operator.le, Lt: operator.lt}.get(type(bound))
+    if kept is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    return bool(kept(value, getattr(bound, type(bound).__name__.lower())))
+
+
+def kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that an annotation allows, without what is said of them besides."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(kind for option in get_args(annotation) for kind in kinds(option))
+    return (get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation,)
+
+
 def words(annotation: Any) -> str:
     """Return an annotation as a message has it."""
     if get_origin(annotation) in (Union, types.UnionType):
@@ -84,5 +103,15 @@ def words(annotation: Any) -> str:
         return " or ".join(repr(option) for option in get_args(annotation))
     if takes_file(annotation):
         return "the path of a file"
+    if get_origin(annotation) is Annotated:
+        plain, *bounds = get_args(annotation)
+        bounded = " and ".join(text for text in map(_bound, bounds) if text)
+        return f"{words(plain)}, {bounded}" if bounded else words(plain)
     plain = {float: "a number", bool: "true or false", type(None): "null", None: "null"}
     return plain.get(annotation) or str(getattr(annotation, "__name__", annotation))
+
+
+def _bound(bound: Any) -> str:
+    said = {Ge: "at least {}", Gt: "above {}", Le: "at most {}", Lt: "below {}"}
+    text = said.get(type(bound))
+    return text.format(getattr(bound, type(bound).__name__.lower())) if text else ""

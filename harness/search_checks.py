@@ -50,9 +50,15 @@ def _space(
         annotation = parameters[name].annotation
         if dimension.kind == "choice":
             yield from wrong_values(f"{key}.choice", dimension.values, annotation)
-        elif any(wrong_values(key, 1 if dimension.kind == "int" else 0.5, annotation)):
-            found = "whole numbers" if dimension.kind == "int" else "numbers with fractions"
-            yield f"{key}.{dimension.kind}", f"draws {found}, expected {words(annotation)}."
+            continue
+        whole = dimension.kind == "int"
+        ends = [value if whole else float(value) for value in dimension.values]
+        if any(wrong_values(key, ends, annotation)):
+            found = "whole numbers" if whole else "numbers with fractions"
+            yield (
+                f"{key}.{dimension.kind}",
+                f"draws {found} from {ends[0]:g} to {ends[1]:g}, expected {words(annotation)}.",
+            )
     yield from missing("space", model, space, parameters)
 
 

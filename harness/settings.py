@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import JobError, near_match
 from harness.factors import DATA_FACTORS, factor_value, factor_values
+from harness.parameter_checks import kinds
 from harness.specs import frozen_parameters
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def complete(
 
 
 def _as_declared(value: Any, parameter: Parameter) -> Any:
-    options = get_args(parameter.annotation) or (parameter.annotation,)
+    options = kinds(parameter.annotation)
     # 1 and 1.0 are one setting of a float, and must have one id.
     as_float = type(value) is int and float in options and int not in options
     return float(value) if as_float else value

@@ -33,11 +33,12 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         " | tasks shown loading cells counted data_factors pseudobulks"
         " | simulate simulate_screen simulate_effects simulate_counts",
         "store store_writer store_layout | node_copies | sources opening | splits split_files"
-        " | fetch | job_checks search_checks parameter_checks | runs ledger"
+        " | fetch | job_checks search_checks | runs ledger"
         " | launcher_checks rayjob_checks slurm_checks",
         "cards | expansion settings ablations proposals | spill inflate archives h5ad frames"
         " | environments",
-        "specs resources searches scoring_keys screen_names entries factors commands",
+        "specs resources searches scoring_keys screen_names entries factors commands"
+        " parameter_checks",
         "declarations | kernels | statistics | input_files | processes keeper",
         "paths object_store",
         "errors",

@@ -67,7 +67,7 @@ def test_an_unknown_parameter_gets_a_near_match():
 
 def test_parameters_are_told_with_types_and_defaults():
     rank = parameters_of("linear")["rank"]
-    assert (rank.annotation, rank.default) == (int, 10)
+    assert (rank.annotation, rank.default) == (base.Count, 10)
     assert parameters_of("linear")["cells"].default == "shift-controls"
     assert parameters_of("cell-eval-baseline")["cells"].default == "tile-profile"
     assert "cells" not in parameters_of("replicate")

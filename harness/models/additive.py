@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import at_least, register
+from harness.models.base import NonNegative, at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere, mean_of, parts_of
 from harness.tasks import Prediction
 
@@ -72,7 +72,7 @@ class ShrunkenAdditive:
     perturbations and unknown parts as in `Additive`.
     """
 
-    def __init__(self, *, shrinkage: float = 2.0) -> None:
+    def __init__(self, *, shrinkage: NonNegative = 2.0) -> None:
         self.shrinkage = shrinkage
 
     def fit(self, train: TrainView) -> Self:

@@ -30,9 +30,19 @@ from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from harness.errors import ModelError, UnknownNameError
 from harness.tasks import Prediction
@@ -47,6 +57,12 @@ CellStep = Literal["shift-controls", "tile-profile"]
 
 OwnCellStep = Literal["own", "shift-controls", "tile-profile"]
 """The same for a model that predicts cells and a profile: its own cells, or made from that."""
+
+# What a parameter can be, so that a job with another value is refused before it begins.
+Count = Annotated[int, Ge(1)]
+NonNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 GROUP = "harness.models"
 """The entry point group by which other packages offer models."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import at_least, register
+from harness.models.base import Count, NonNegative, at_least, register
 from harness.models.features import Missing, Source, features_of
 from harness.models.residuals import Residuals, ridge_weights
 
@@ -34,10 +34,10 @@ class Bilinear:
     def __init__(
         self,
         *,
-        rank: int = 8,
+        rank: Count = 8,
         features: Source = "principal-components",
-        n_features: int | None = None,
-        penalty: float | None = None,
+        n_features: Count | None = None,
+        penalty: NonNegative | None = None,
         missing: Missing = "error",
     ) -> None:
         self.rank = rank

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from harness.models.base import register
+from harness.models.base import Count, NonNegative, Share, register
 from harness.models.networks.settings import TrainedNetwork, network_module
 from harness.tasks import Prediction
 
@@ -31,11 +31,11 @@ class ConditionalAutoencoder(TrainedNetwork):
     A query whose perturbation was not trained on and that has no features gets a note.
     """
 
-    hidden: int = 128
-    latent: int = 32
-    depth: int = 1
-    dropout: float = 0.1
-    adversary: float = 0.1
+    hidden: Count = 128
+    latent: Count = 32
+    depth: Count = 1
+    dropout: Share = 0.1
+    adversary: NonNegative = 0.1
 
     def fit(self, train: TrainView) -> Self:
         """Train the network."""

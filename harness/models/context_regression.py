@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import at_least, register
+from harness.models.base import NonNegative, at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere
 from harness.tasks import Prediction
 
@@ -40,7 +40,7 @@ class ContextRegression:
     perturbation that was trained on in no other context gets the mean effect, and a note.
     """
 
-    def __init__(self, *, shrinkage: float = 2.0) -> None:
+    def __init__(self, *, shrinkage: NonNegative = 2.0) -> None:
         self.shrinkage = shrinkage
 
     def fit(self, train: TrainView) -> Self:

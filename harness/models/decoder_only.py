@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from harness.models.base import register
+from harness.models.base import Count, Share, register
 from harness.models.networks.settings import TrainedNetwork, network_module
 from harness.tasks import Prediction
 
@@ -28,9 +28,9 @@ class DecoderOnly(TrainedNetwork):
     A query whose perturbation was not trained on and that has no features gets a note.
     """
 
-    hidden: int = 128
-    depth: int = 2
-    dropout: float = 0.1
+    hidden: Count = 128
+    depth: Count = 2
+    dropout: Share = 0.1
 
     def fit(self, train: TrainView) -> Self:
         """Train the network."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import Count, NonNegative, register
 from harness.models.effects import MeanEffects
 from harness.models.features import principal_scores, training_bulks
 from harness.tasks import Prediction
@@ -35,7 +35,7 @@ class Linear:
     and a note; so does a rank above what the training pairs can span, which is lowered to that.
     """
 
-    def __init__(self, *, rank: int = 10, ridge: float = 0.1) -> None:
+    def __init__(self, *, rank: Count = 10, ridge: NonNegative = 0.1) -> None:
         self.rank = rank
         self.ridge = ridge
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import at_least, register
+from harness.models.base import Count, at_least, register
 from harness.models.features import Missing, Source, features_of
 from harness.models.residuals import Residuals
 from harness.models.ridge import squared_distances
@@ -31,8 +31,8 @@ class NearestNeighbours:
         self,
         *,
         features: Source = "principal-components",
-        n_features: int | None = None,
-        k: int = 5,
+        n_features: Count | None = None,
+        k: Count = 5,
         missing: Missing = "error",
     ) -> None:
         self.features = features

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import at_least, register
+from harness.models.base import Count, NonNegative, Positive, at_least, register
 from harness.models.features import Missing, Source, features_of
 from harness.models.residuals import Residuals, ridge_weights
 
@@ -34,8 +34,8 @@ class Ridge:
         self,
         *,
         features: Source = "principal-components",
-        n_features: int | None = None,
-        penalty: float | None = None,
+        n_features: Count | None = None,
+        penalty: NonNegative | None = None,
         missing: Missing = "error",
     ) -> None:
         self.features = features
@@ -76,9 +76,9 @@ class KernelRidge:
         self,
         *,
         features: Source = "principal-components",
-        n_features: int | None = None,
-        width: float = 1.0,
-        penalty: float | None = None,
+        n_features: Count | None = None,
+        width: Positive = 1.0,
+        penalty: NonNegative | None = None,
         missing: Missing = "error",
     ) -> None:
         self.features = features

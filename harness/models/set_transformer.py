@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from harness.models.base import register
+from harness.models.base import Count, Share, register
 from harness.models.networks.settings import TrainedNetwork, network_module
 from harness.tasks import Prediction
 
@@ -38,14 +38,14 @@ class SetTransformer(TrainedNetwork):
     A query whose perturbation was not trained on and that has no features gets a note.
     """
 
-    batch_size: int = 8
+    batch_size: Count = 8
     loss: Literal["energy", "mmd"] = "energy"
-    set_size: int = 32
+    set_size: Count = 32
     source: Literal["cells", "mean"] = "cells"
-    hidden: int = 128
-    heads: int = 4
-    depth: int = 2
-    dropout: float = 0.1
+    hidden: Count = 128
+    heads: Count = 4
+    depth: Count = 2
+    dropout: Share = 0.1
 
     def fit(self, train: TrainView) -> Self:
         """Train the network."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import at_least, register
+from harness.models.base import Count, at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere, mean_of
 from harness.tasks import Prediction
 
@@ -28,7 +28,7 @@ class SimilarPerturbations:
     perturbations are alike. Without one to compare with, the mean effect and a note.
     """
 
-    def __init__(self, *, k: int = 5) -> None:
+    def __init__(self, *, k: Count = 5) -> None:
         self.k = k
 
     def fit(self, train: TrainView) -> Self:

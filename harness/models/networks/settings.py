@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
 
 from harness.errors import ModelError
+from harness.models.base import Count, NonNegative, Positive, Share
 from harness.models.features import Missing, Told
 
 if TYPE_CHECKING:
@@ -57,20 +60,20 @@ class TrainedNetwork:
         Of weights, dropout and the order of cells.
     """
 
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 0.001
-    weight_decay: float = 0.0001
-    clip: float = 1.0
+    epochs: Annotated[int, Ge(0)] = 30
+    batch_size: Count = 64
+    learning_rate: Positive = 0.001
+    weight_decay: NonNegative = 0.0001
+    clip: Positive = 1.0
     features: Told = "principal-components"
-    rank: int = 16
+    rank: Count = 16
     missing: Missing = "error"
     embedding: Embedding = "both"
-    forget: float = 0.5
-    validate_every: int = 2
-    patience: int = 5
+    forget: Share = 0.5
+    validate_every: Count = 2
+    patience: Count = 5
     stop_on: str = "cell-eval:pearson_delta"
-    threads: int = 1
+    threads: Count = 1
     seed: int = 0
 
     trains: ClassVar[bool] = True
