@@ -135,6 +135,23 @@ def _without_data(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Ite
                 yield f"{error} (Split {trial.split}, fold {trial.fold}.)"
 
 
+def searched(plan: Plan) -> str:
+    """Say what a job searches, how far it has come, and what that leaves; nothing without one."""
+    if plan.search is None:
+        return ""
+    job, tried = plan.search.job, plan.search.tried()
+    n_left, n_seeds = job.n_settings - len(tried), len(plan.search.blanks)
+    seeds = f" over {n_seeds} seeds" if n_seeds > 1 else ""
+    took = [one.seconds for one in tried if one.state == "done"]
+    left = f", about {n_left * median(took):.2g} s of {job.model} left" if took and n_left else ""
+    return (
+        f"Before that, a search: {job.n_settings} settings of {job.model} by {job.sampler.kind}, "
+        f"{job.budget.concurrent} at a time, chosen by {job.metric.suite}:{job.metric.name} on "
+        f"validation pairs{seeds}; {len(tried)} tried, {n_left} to try{left}. The best is then "
+        f"scored on the test pairs: {n_seeds} more trial{'s' * (n_seeds > 1)}."
+    )
+
+
 def changed_code(plan: Plan) -> list[str]:
     """Return, for each model that was edited since trials of it ended, what that means for them."""
     edited = Counter(trial.model for trial in plan.trials if trial.id in plan.other_code)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import near_match
 from harness.parameter_checks import missing, words, wrong_values
-from harness.searches import Dimension
+from harness.searches import Dimension, objective_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ def search_problems(data: dict[str, Any], known: Known) -> Iterator[Found]:
             yield "model", f"unknown model {model!r}. {near_match(model, known.models)}"
         elif isinstance(space, dict):
             yield from _space(model, space, known.parameters_of(model))
-    yield from _metric(data.get("metric", {}), known)
+    yield from _metric(objective_keys(data.get("metric", {})), known)
     factors = data.get("data")
     for name, value in (factors if isinstance(factors, dict) else {}).items():
         if isinstance(value, list):

@@ -107,10 +107,26 @@ class Budget(Declared):
 
 
 class Objective(Declared):
-    """What is chosen by: the mean of a metric over validation pairs, the better the better."""
+    """What is chosen by: the mean of a metric over validation pairs, the better the better.
+
+    Also given as one text, ``vcc2025:mae``.
+    """
 
     suite: Name = "vcc2025"
     name: Name = "mae"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, given: Any) -> Any:
+        return objective_keys(given)
+
+
+def objective_keys(given: Any) -> Any:
+    """Return ``vcc2025:mae`` as the keys that it stands for, anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    suite, parted, name = given.rpartition(":")
+    return {"suite": suite, "name": name} if parted else {"name": name}
 
 
 Space = Annotated[dict[Name, Dimension], Field(min_length=1)]

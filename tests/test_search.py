@@ -16,6 +16,7 @@ import yaml
 
 import harness.judge
 import harness.sweep
+from harness.cli import run as command
 from harness.errors import JobError, StoppedError, TrialError
 from harness.models import base
 from harness.models.base import _MODELS, ModelInfo
@@ -26,22 +27,12 @@ from harness.store import Store
 from harness.sweep import Report, plan_job, retry, run_job
 from harness.tables import write_tables
 from harness.trying import try_setting
+from tests.searched import JOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.tasks import TrainView
-
-
-JOB: dict[str, Any] = {
-    "kind": "search",
-    "dataset": "sim:tiny?contexts=1&genes=60",
-    "split": "listed",
-    "model": "linear",
-    "space": {"rank": {"choice": [2, 4, 8]}, "ridge": {"log": [0.001, 10.0]}},
-    "budget": {"trials": 4},
-    "models": [{"model": "control-mean"}],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -67,55 +58,6 @@ def table(report: Report) -> pd.DataFrame:
     """Return what was tried, without how long it took."""
     frame = pd.read_csv(f"{report.plan.run.tables}/search.csv")
     return frame.drop(columns="seconds")
-
-
-# --- declarations -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        pytest.param({"model": "liner"}, "model: unknown model 'liner'. Did", id="model"),
-        pytest.param({"space": {"rnk": {"choice": [1]}}}, "space.rnk: is not a par", id="name"),
-        pytest.param({"space": {"rank": {}}}, "space.rank: found nothing, exp", id="no_kind"),
-        pytest.param({"space": {"rank": {"lgo": [1, 2]}}}, "Did you mean 'log'", id="kind"),
-        pytest.param({"space": {"rank": {"log": [1, 9]}}}, "draws numbers with fr", id="type"),
-        pytest.param(
-            {"space": {"rank": {"choice": [2, "4"]}}}, r"choice\[1\]: found '4'", id="choice"
-        ),
-        pytest.param({"space": {"ridge": {"log": [0, 1]}}}, "low < high above 0", id="ends"),
-        pytest.param({"space": {"seed": {"int": [0, 9]}}}, "seed is not searched", id="seed"),
-        pytest.param({"sampler": {"kind": "grid"}}, r"space.ridge: found log \[0.001", id="grid"),
-        pytest.param(
-            {"sampler": {"kind": "grid"}, "space": {"rank": {"int": [1, 2_000_000]}}},
-            "a grid of 2,000,000 settings, expected at most",
-            id="large_grid",
-        ),
-        pytest.param({"sampler": {"kind": "tp"}}, "sampler.kind: .* Did you mean 'tpe'", id="tpe"),
-        pytest.param(
-            {"metric": {"name": "mea"}}, "metric.name: .* Did you mean 'mae'", id="metric"
-        ),
-        pytest.param(
-            {"metric": {"suite": "cell-eval", "name": "de_nsig_counts_pred"}},
-            "is a mere count",
-            id="no_direction",
-        ),
-        pytest.param({"folds": [0, 1]}, "expected one: the test pairs of a fold", id="folds"),
-        pytest.param(
-            {"seeds": [0, 1], "scheduler": {"kind": "asha"}}, "takes one seed", id="asha_seeds"
-        ),
-        pytest.param({"data": {"umi_depth": [0.5, 0.1]}}, "data.umi_depth: is a li", id="data"),
-        pytest.param(
-            {"split": "unseen-perturbation"}, "no validation pairs, and a search", id="split"
-        ),
-    ],
-)
-def test_a_search_that_cannot_be_meant_starts_nothing(
-    search: Callable[..., Report], tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(JobError, match=message):
-        search(**changes)
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -318,6 +260,21 @@ def test_a_plan_of_a_search_makes_no_trial_of_it(tmp_path: Path) -> None:
     assert [trial.model for trial in plan.trials] == ["control-mean"]
     assert plan.search is not None
     assert plan.search.tried() == []
+
+
+def test_a_plan_says_what_is_searched_and_what_of_it_was_tried(
+    search: Callable[..., Report], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = search(budget={"trials": 2}, seeds=[0, 1], metric="vcc2025:mae")
+    job = str(report.plan.path)
+    Path(job).write_text(
+        Path(job).read_text(encoding="utf-8").replace("trials: 2", "trials: 5"), encoding="utf-8"
+    )
+    assert command(["plan", job, "-o", report.plan.run.path]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a search: 5 settings of linear by tpe, 1 at a time, chosen by vcc2025:mae" in said
+    assert "over 2 seeds; 2 tried, 3 to try, about" in said
+    assert "scored on the test pairs: 2 more trials." in said
 
 
 @pytest.mark.ray

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from harness.cli.console import Bars, out
 from harness.cli.run_command import Reporter
-from harness.planning import changed_code, estimates
+from harness.planning import changed_code, estimates, searched
 from harness.sweep import plan_job
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def plan_(job: str, *, run: Annotated[str | None, Parameter(name=["--run", "-o"]
     with Bars() as bars:
         plan = plan_job(job, run, Reporter(bars))
     out().print(summary(plan), soft_wrap=False)
+    if text := searched(plan):
+        out().print(text, markup=False)
     for text in changed_code(plan):
         out().print(text, markup=False)
     return 0
