@@ -45,7 +45,7 @@ class Pulse:
 
     def __init__(self, run: RunFolder, trial: str, call: str, show: Callable[[], None]) -> None:
         self.run, self.trial, self.call, self.show = run, trial, call, show
-        self.stage, self.began = "begin", time.time()
+        self.stage, self.began, self.ended = "begin", time.time(), False
         before = run.attempt(trial) or {}
         self.attempts = int(before.get("attempts", 0)) + 1 if before.get("call") == call else 1
         self._stop = threading.Event()
@@ -63,6 +63,7 @@ class Pulse:
             "pid": os.getpid(),
             "peak_memory": peak_memory(),
             "idle": round(silence(), 1),
+            "ended": self.ended,
         }
         self.run.write_attempt(self.trial, attempt)
 
@@ -77,9 +78,14 @@ class Pulse:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._stop.set()
         self._thread.join()
+        if kind is not None and not issubclass(kind, Exception | SystemExit):
+            # Interrupted: nothing else is written of it, and nobody is to wait for more of it.
+            self.ended = True
+            with suppress(OSError):
+                self.beat()
 
 
 def peak_memory() -> int:

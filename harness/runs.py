@@ -195,7 +195,7 @@ class RunFolder:
         """Return what has become of trials, each with the file that says so.
 
         That is its manifest, failure or last sign of life. ``lost`` is one that began, did not
-        end, and has not been seen for a minute.
+        end, and was interrupted or has not been seen for a minute.
         """
         begun = set(self.begun())
         rest = [trial for trial in trials if trial in begun]
@@ -206,7 +206,7 @@ class RunFolder:
         found |= {trial: ("failed", said) for trial, said in failures.items()}
         attempts = self._each("attempt.json", [trial for trial in rest if trial not in failures])
         for trial, said in attempts.items():
-            alive = time.time() - said["seen"] < ALIVE_SECONDS
+            alive = not said.get("ended") and time.time() - said["seen"] < ALIVE_SECONDS
             found[trial] = ("running" if alive else "lost", said)
         return {trial: found.get(trial, ("missing", {})) for trial in trials}
 

@@ -165,6 +165,7 @@ def test_a_run_is_cancelled_from_another_process_and_retried(
     assert driver.returncode == 1
     assert b"Stopped early: cancelled" in said
     assert read_ledger(out).driver is None
+    assert read_ledger(out).counts["lost"] == 1  # at once: nobody is to wait for it
     assert command(["cancel", out]) == 1
     done = read_ledger(out).in_state("done")[0].trial
     assert command(["logs", out, done[:6]]) == 0
