@@ -4,11 +4,12 @@ A trial's id says what is computed, and not by which code: a model that was edit
 scores. They are kept, since nobody wants a night's work dropped for a comment, but a finished trial
 says which code made it, and whoever plans compares.
 
-The code of a class is the file that it is in, with those of its bases; of a package other than this
-one also what it imports of itself, directly or not. So a new version of the harness changes the
-code of a shipped model only where that model's own file changed, or one of those that it names to
-`network_module`, which loads the part of a network that needs PyTorch. The code of a program that
-is declared is part of its trials' ids; besides, it is the files that its commands name outright.
+The code of a class is the file that it is in, with those of its bases and what these import of the
+same package, directly or not, for more than types. Of this package that is models alone, with what
+they name to `network_module`, which loads the part of a network that needs PyTorch, and the loader:
+a new version of the harness is other code of a shipped model only where one of these changed. The
+code of a program that is declared is part of its trials' ids; besides, it is the files that its
+commands name outright.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from harness.models import Model
+
+SHIPPED = "harness.models."
+"""Modules of this package that are code of models, beside the loader."""
+
+NOT_COMPUTING = ("harness.models.base", "harness.models.supervision")
+"""Those that say what a model is; none of them changes what one predicts."""
 
 LARGEST_BYTES = 100_000_000
 """A file that a command names is read up to this size: more would slow down every plan."""
@@ -66,9 +73,16 @@ def _of_class(model: type[Model]) -> Mapping[str, str]:
         if source is None or module in found:
             continue
         found[module] = blake2b(source.read_bytes(), digest_size=16).hexdigest()
-        own = home == __name__.partition(".")[0]
-        left += _networks(source) if own else _imported(module, source)
+        left += filter(_computes, _imported(module, source))
     return found
+
+
+def _computes(module: str) -> bool:
+    """Whether an imported module is code of a model; of this package not all that is imported."""
+    if module.partition(".")[0] != __name__.partition(".")[0]:
+        return True
+    shipped = module.startswith(SHIPPED) and module not in NOT_COMPUTING
+    return shipped or module == "harness.loading"
 
 
 def _source(module: str) -> Path | None:
@@ -84,30 +98,41 @@ def _source(module: str) -> Path | None:
 
 
 def _imported(module: str, source: Path) -> Iterator[str]:
-    """Yield what a module imports, and what may be a module among it."""
+    """Yield what a module imports of its own package, and what may be a module among it."""
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     try:
         tree = ast.parse(source.read_bytes())
     except SyntaxError:
         return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            wanted = "." * node.level + (node.module or "")
-            if node.level and not package:
-                continue
-            origin = resolve_name(wanted, package) if node.level else wanted
-            yield origin
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
-
-
-def _networks(source: Path) -> Iterator[str]:
-    """Yield the modules of networks that a shipped model's file names."""
-    for node in ast.walk(ast.parse(source.read_bytes())):
+    for node in _executed(tree):
         match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(level=level) if package or not level:
+                yield from _imported_from(node, module, package)
             case ast.Call(func=ast.Name(id="network_module"), args=[ast.Constant(value=str(name))]):
-                yield f"harness.models.networks.{name}"
+                yield f"{SHIPPED}networks.{name}"
+
+
+def _imported_from(node: ast.ImportFrom, module: str, package: str) -> Iterator[str]:
+    wanted = "." * node.level + (node.module or "")
+    origin = resolve_name(wanted, package) if node.level else wanted
+    if origin.partition(".")[0] != module.partition(".")[0]:
+        return
+    yield origin
+    source = _source(origin)
+    # What is imported from a plain module is none, and to look for it would run that one.
+    if source is None or source.name == "__init__.py":
+        yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree, without imports that are for types only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _executed(child)
 
 
 def _of_program(command: str) -> dict[str, str]:

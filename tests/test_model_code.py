@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness
+from harness import model_code
 from harness.cli import run as command
 from harness.model_code import _of_class, code_of_model, is_other_code
 from harness.models import base
@@ -196,3 +198,60 @@ def test_the_code_of_a_network_is_also_its_part_in_pytorch_and_how_it_is_fitted(
     } <= known
     assert not {"harness.tasks", f"{networks}set_transformer"} & known
     assert set(code_of_model("control-mean")) == {"harness.models.control_mean"}
+
+
+@pytest.mark.parametrize(
+    ("model", "shared", "none_of_it"),
+    [
+        (
+            "set-transformer",
+            ["networks.distances", "networks.encoding", "networks.inputs", "networks.loop"],
+            "decoder_only",
+        ),
+        ("conditional-autoencoder", ["networks.latent_additive"], "latent_additive"),
+        ("ridge", ["residuals", "features", "feature_tables", "effects"], "bilinear"),
+    ],
+)
+def test_the_code_of_a_shipped_model_is_also_what_it_shares_with_others(
+    model: str, shared: list[str], none_of_it: str
+) -> None:
+    known = set(code_of_model(model))
+    assert {f"harness.models.{name}" for name in shared} <= known
+    # The network that shares an encoder with another imports that one's model for types only.
+    assert f"harness.models.{none_of_it}" not in known
+    assert not {"harness.models", "harness.models.base"} & known
+    assert ("harness.loading" in known) == ("harness.models.networks.loop" in known)
+
+
+def test_to_know_the_code_of_a_network_needs_no_torch() -> None:
+    code = (
+        "import sys; from harness.model_code import code_of_model; "
+        "assert len(code_of_model('set-transformer')) > 9; print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_an_edit_of_a_loss_that_networks_share_is_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: code_of_model(name) for name in ("set-transformer", "decoder-only")}
+    edited = tmp_path / "distances.py"
+    edited.write_text("LOSSES = {}\n", encoding="utf-8")
+    find = model_code._source
+
+    def source(module: str) -> Path | None:
+        return edited if module.endswith(".distances") else find(module)
+
+    monkeypatch.setattr(model_code, "_source", source)
+    _of_class.cache_clear()
+    after = {name: code_of_model(name) for name in before}
+    _of_class.cache_clear()
+    assert is_other_code(before["set-transformer"], after["set-transformer"])
+    assert before["decoder-only"] == after["decoder-only"]
+
+
+def test_what_is_imported_for_types_alone_is_no_code(load: Callable[..., None]) -> None:
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import mymodels.unused\n"
+    load(shift=f"{typed}SHIFT = 0.1\n")
+    assert set(code_of_model("edited")) == {"mymodels.edited", "mymodels.shift"}
