@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ from harness.results import Results
 from harness.splits import parse_split
 from harness.sweep import plan_job, run_job
 from harness.tasks import Task
-from harness.testing import tiny_screen
+from harness.testing import check_model, tiny_screen
 
 pytest.importorskip("torch", reason="networks need the extra `torch`")
 
@@ -126,7 +127,7 @@ def test_what_lacks_a_row_is_told_by_its_name_where_that_is_allowed(task, table)
     assert len(list(model.predict(asked))) == 2
     [note] = notes(model)
     assert note.startswith("compound")
-    assert "nor in its features" in note
+    assert "has no features, the mean effect is used" in note
 
 
 def test_a_table_is_part_of_a_networks_trial_by_its_content(tmp_path):
@@ -156,3 +157,89 @@ def test_a_table_is_part_of_a_networks_trial_by_its_content(tmp_path):
     [(_, outcome)] = report.failures
     assert "no row for" in outcome.error
     assert Results(str(tmp_path / "run")).trials["state"].tolist() == ["failed"]
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    """One context without combinations: what is asked for is known by no name."""
+    screen = tiny_screen(contexts=("c0",), n_combinations=0)
+    return Task(screen, parse_split({"kind": "unseen-perturbation"}))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Write a table with a row for each of some names."""
+
+    def write(names, n_columns=4):
+        values = np.random.default_rng(0).normal(3, 2, size=(len(names), n_columns))
+        frame = pd.DataFrame(values, index=pd.Index(names, name="gene"))
+        frame.to_csv(tmp_path / "rows.csv")
+        return str(tmp_path / "rows.csv")
+
+    return write
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_nothing_tells_gets_the_mean_effect_where_a_table_lacks_it(unseen, rows, name):
+    view, queries = unseen.train_view(), unseen.queries()
+    told = {"features": rows(view.perturbations), "missing": "mean-effect", "epochs": 2}
+    model = make_model(name, told).fit(view)
+    mean = make_model("perturbation-mean").fit(view)
+    for one, other in zip(model.predict(queries), mean.predict(queries), strict=True):
+        np.testing.assert_allclose(one.profile, other.profile, atol=1e-5)
+    assert len(notes(model)) == len(queries)
+    assert "not trained on and has no features, the mean effect is used" in notes(model)[0]
+
+
+def test_by_names_alone_a_new_one_gets_a_note_though_its_target_is_a_gene(unseen):
+    queries = unseen.queries()
+    model = make_model("decoder-only", {"embedding": "names", "epochs": 1}).fit(unseen.train_view())
+    list(model.predict(queries))
+    assert [note.partition(" in ")[0] for note in notes(model)] == [
+        query.perturbation for query in queries
+    ]
+    assert "it was not trained on, the network cannot tell it" in notes(model)[0]
+
+
+def test_by_names_alone_a_table_is_asked_for_nothing(unseen, rows):
+    told = {"features": rows(["elsewhere"]), "embedding": "names", "epochs": 1}
+    model = make_model("decoder-only", told).fit(unseen.train_view())
+    assert len(list(model.predict(unseen.queries()))) == len(unseen.queries())
+
+
+@pytest.mark.parametrize(
+    ("embedding", "known"), [("both", True), ("names", True), ("targets", False)]
+)
+def test_a_trained_name_tells_where_names_are_told(task, rows, embedding, known):
+    view = task.train_view()
+    name, *others = view.perturbations
+    path = rows([other for other in others if name not in other.split("+")])
+    assert Encoding(view, 16, path, "mean-effect", embedding).knows(name, ()) is known
+
+
+def test_the_sign_of_what_is_computed_is_not_the_library_s(unseen, monkeypatch):
+    view, eigh = unseen.train_view(), np.linalg.eigh
+    first = Encoding(view, 5, "co-expression").perturbation("G03", ("G03",))
+
+    def turned(matrix):
+        values, vectors = eigh(matrix)
+        return values, -vectors
+
+    monkeypatch.setattr(np.linalg, "eigh", turned)
+    found = Encoding(view, 5, "co-expression").perturbation("G03", ("G03",))
+    np.testing.assert_allclose(found, first, atol=1e-6)
+
+
+def test_a_constant_column_tells_nothing_however_large(unseen, tmp_path):
+    names = unseen.train_view().genes
+    frame = pd.DataFrame({"a": 0.1e9, "b": np.arange(60.0)}, index=pd.Index(names, name="gene"))
+    frame.to_csv(tmp_path / "constant.csv")
+    encoding = Encoding(unseen.train_view(), 16, str(tmp_path / "constant.csv"))
+    told = encoding.perturbation("G03", ("G03",))[len(encoding.names) :]
+    assert told[0] == 0
+    assert told[1] != 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_with_a_table_keeps_the_contract(rows, name):
+    check_model(name, features=rows([f"G{i:02d}" for i in range(60)]), epochs=1)

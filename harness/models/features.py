@@ -119,9 +119,14 @@ class Features:
             )
 
     def standardised(self) -> Features:
-        """Return the same with each column centred and divided by its standard deviation."""
-        spread = self.values.std(axis=0) + 1e-12
-        scaled = (self.values - self.values.mean(axis=0)) / spread
+        """Return the same with each column centred and divided by its standard deviation.
+
+        A constant column becomes 0: its standard deviation is what rounding leaves.
+        """
+        spread = self.values.std(axis=0)
+        varies = spread > 1e-9 * np.abs(self.values).max(axis=0, initial=0.0)
+        factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
+        scaled = (self.values - self.values.mean(axis=0)) * factor
         return Features(self.names, scaled, self._train, self.source)
 
     def _parts(self, perturbation: str) -> Sequence[str]:
@@ -181,8 +186,19 @@ def principal_scores(observed: np.ndarray, rank: int) -> np.ndarray:
     values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
     kept = np.flatnonzero(values > values.max(initial=0.0) * 1e-10)[::-1][:rank]
     chosen: np.ndarray = vectors[:, kept]
-    scores: np.ndarray = chosen * np.sqrt(values[kept]) if wide else centred @ chosen
-    return scores
+    return _signed(chosen * np.sqrt(values[kept]) if wide else centred @ chosen)
+
+
+def _signed(columns: np.ndarray) -> np.ndarray:
+    """Return columns whose largest entry is positive.
+
+    The sign of an eigenvector is the library's choice, and a seed would give other networks.
+    """
+    if not columns.size:
+        return columns
+    largest = columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])]
+    signed: np.ndarray = np.where(largest < 0, -columns, columns)
+    return signed
 
 
 def _co_expression(train: TrainView, rank: int) -> np.ndarray:
@@ -198,8 +214,7 @@ def _co_expression(train: TrainView, rank: int) -> np.ndarray:
     chosen, sizes = vectors[:, kept], np.sqrt(values[kept])
     if wide:  # from cells to genes: the right singular vectors
         chosen, sizes = together.T @ chosen, 1 / np.sqrt(n)
-    loadings: np.ndarray = chosen * sizes
-    return loadings
+    return _signed(chosen * sizes)
 
 
 def _standardised(cells: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harness.models.features import Features, Missing
+    from harness.models.networks.settings import Embedding
     from harness.tasks import TrainView
 
 MOST_PAIRS = 512
@@ -50,6 +51,7 @@ class Encoding:
         rank: int,
         source: str = "principal-components",
         missing: Missing = "error",
+        embedding: Embedding = "both",
     ) -> None:
         self.separator = train.combination_separator
         parts = {part for name in train.perturbations for part in self._parts(name)}
@@ -59,10 +61,11 @@ class Encoding:
         self.rows = {gene: row for row, gene in enumerate(train.genes)}
         self.genes = _gene_features(train, rank)
         self.features: Features | None = None
-        self.missing = missing
+        self.missing: Missing = "mean-effect" if embedding == "names" else missing
+        self.embedding = embedding
         if source != "principal-components":
             self.features = features_of(train, source, rank).standardised()
-            self.features.refuse_missing(train.perturbations, missing)
+            self.features.refuse_missing(train.perturbations, self.missing)
         self._train = train
         self._means = MeanEffects(train)
         places = np.array([self._projected(context) for context in train.contexts])
@@ -106,9 +109,15 @@ class Encoding:
         return self._means.of(context).astype(np.float32)
 
     def knows(self, name: str, targets: Sequence[str]) -> bool:
-        """Whether anything tells the perturbation from others."""
+        """Whether anything that the network is told tells the perturbation from others."""
         named = any(part in self.names for part in self._parts(name))
-        return named or self._features_of(name, targets) is not None
+        featured = self._features_of(name, targets) is not None
+        return (named and self.embedding != "targets") or (featured and self.embedding != "names")
+
+    def gives_up(self, name: str, targets: Sequence[str]) -> bool:
+        """Whether a table lacks the perturbation, and nothing else tells of it."""
+        by_table = self.features is not None and bool(self.features.table)
+        return by_table and self.embedding != "names" and not self.knows(name, targets)
 
     def refuse_missing(self, perturbations: Iterable[str]) -> None:
         """Raise `ModelError` where the table of features lacks some, unless that is allowed."""

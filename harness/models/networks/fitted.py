@@ -45,7 +45,7 @@ class FittedNetwork:
         self, model: TrainedNetwork, train: TrainView, build: Callable[[Sizes], nn.Module]
     ) -> None:
         self.seed, self.threads = model.seed, model.threads
-        self.encoding = Encoding(train, model.rank, model.features, model.missing)
+        self.encoding = Encoding(train, model.rank, model.features, model.missing, model.embedding)
         self.sizes = Sizes(
             len(train.genes),
             len(self.encoding.names),
@@ -90,6 +90,10 @@ class FittedNetwork:
 
     def profile(self, query: Query) -> np.ndarray:
         """Return the mean response of the context's controls: (n_genes,) float64."""
+        if self._gives_up(query):
+            control = self.train.control_pseudobulk(query.context)
+            mean: np.ndarray = control + self.encoding.mean_effect(query.context)
+            return mean
         pool = self._controls(query.context)
         rng = np.random.default_rng(self.seed)
         n = min(PROFILE_CELLS, len(pool))
@@ -110,6 +114,9 @@ class FittedNetwork:
         n_sets = -(-query.n_cells // set_size)
         wanted = n_sets * set_size
         drawn = rng.choice(len(pool), wanted, replace=wanted > len(pool))
+        if self._gives_up(query):
+            controls = pool[drawn[: query.n_cells]]
+            return controls, controls + self.encoding.mean_effect(query.context)
         sets = drawn.reshape(n_sets, set_size)
         parts = [self._respond(query, pool[sets[i : i + SETS]]) for i in range(0, n_sets, SETS)]
         responses = np.concatenate(parts).reshape(wanted, -1)
@@ -125,13 +132,24 @@ class FittedNetwork:
         """
         encoding = self.encoding
         encoding.refuse_missing(query.perturbation for query in queries)
-        known = "on a gene of the screen" if encoding.features is None else "in its features"
+        reason = {
+            "names": "it was not trained on",
+            "targets": "it has no features",
+            "both": "it was not trained on and has no features",
+        }[encoding.embedding]
         return [
-            f"{query.perturbation} in {query.context}: neither trained on nor {known}, the network "
-            "cannot tell it from others"
+            f"{query.perturbation} in {query.context}: {reason}, "
+            + (
+                "the mean effect is used"
+                if self._gives_up(query)
+                else "the network cannot tell it from others"
+            )
             for query in queries
             if not encoding.knows(query.perturbation, query.targets)
         ]
+
+    def _gives_up(self, query: Query) -> bool:
+        return self.encoding.gives_up(query.perturbation, query.targets)
 
     def _controls(self, context: str) -> np.ndarray:
         if self._pool is None or self._pool[0] != context:

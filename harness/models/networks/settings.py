@@ -41,7 +41,7 @@ class TrainedNetwork:
         pseudobulks. Of a table with more columns so many leading principal components are taken.
     missing
         What to do for a perturbation that a table has no row for: ``error``, or ``mean-effect``. It
-        is told by its name alone then, and by nothing where that was not trained on.
+        is told by its name alone then; where that was not trained on, the mean effect is used.
     embedding
         What a perturbation is told by: ``names`` (one-hot, of those trained on), ``targets`` (its
         features), or ``both``. By names alone, an unseen one has no effect of its own.
