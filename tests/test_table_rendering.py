@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.results import Results
-from harness.tables import compare, per_pair, write_tables
+from harness.tables import compare, compare_suites, per_pair, write_tables
 from tests.tabled import FEW, HAND, MAE, results_of
 
 if TYPE_CHECKING:
@@ -131,3 +131,16 @@ def test_tables_of_all_suites_are_written(tmp_path: Path) -> None:
         == ["other"] * 2 + ["vcc2025"] * 2
     )
     assert len(pd.read_csv(tmp_path / "per_perturbation.csv")) == 8
+
+
+def test_tables_of_several_suites_say_which_is_which() -> None:
+    rows = results_of(*HAND).rows
+    both = pd.concat([rows.astype({"suite": str}), rows.assign(suite="calibrated")])
+    trials = results_of(*HAND).trials
+    tables = compare_suites(Results.of(both, trials), baseline="mean", bootstrap=FEW)
+    assert [table.sections[0].title for table in tables] == [
+        "toy, halves, calibrated",
+        "toy, halves, vcc2025",
+    ]
+    [alone] = compare_suites(results_of(*HAND), baseline="mean", bootstrap=FEW)
+    assert alone.sections[0].title == "toy, halves"

@@ -16,6 +16,7 @@ from harness.tables.ranks import ranks
 from harness.tables.scope import Scope, suite_names
 from harness.tables.strata import strata
 from harness.tables.sweep import sweep
+from harness.tables.table import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def tables_of(
         return (drift(results, suites, baseline, bootstrap),)
     every = [*(suites or known)] or ["vcc2025"]
     made = [_table(results, kind, name, baseline, bootstrap) for name in every]
-    found = tuple(table for table in made if table is not None)
+    found = side_by_side(table for table in made if table is not None)
     if not found:
         raise DataError(
             f"{', '.join(results.runs)}: no job of these runs is an ablation. Expected `kind: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Table:
         Gives the sections that `frame` is shown as.
     level
         The share that an interval holds.
+    named
+        Whether the titles of sections say the suite: it stands beside tables of others.
     """
 
     kind: str
@@ -46,11 +48,16 @@ class Table:
     notes: tuple[str, ...]
     layout: Callable[[Table], Iterable[Section]]
     level: float = 0.95
+    named: bool = False
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """What is shown: cells under names of columns, usually one section a dataset and split."""
-        return tuple(self.layout(self)) if len(self.frame) else ()
+        found = tuple(self.layout(self)) if len(self.frame) else ()
+        if not self.named:
+            return found
+        titles = (", ".join(filter(None, (one.title, self.suite))) for one in found)
+        return tuple(replace(one, title=t) for one, t in zip(found, titles, strict=True))
 
     @property
     def title(self) -> str:
@@ -100,3 +107,10 @@ class Table:
     ) -> Iterator[RenderableType]:
         """Render at the console's width, so that a table can be printed as it is."""
         yield self.to_rich(options.max_width)
+
+
+def side_by_side(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """Return tables as they are; each says its suite where there are several suites."""
+    found = tuple(tables)
+    several = len({table.suite for table in found}) > 1
+    return tuple(replace(table, named=several) for table in found)

@@ -13,6 +13,7 @@ from harness.tables.compare import compare
 from harness.tables.perturbations import per_pair
 from harness.tables.ranks import ranks
 from harness.tables.scope import Scope, suite_names
+from harness.tables.table import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ def compare_suites(
 ) -> tuple[Table, ...]:
     """Return a comparison for each suite, by default for all that there are scores of."""
     names: list[str | None] = [*(suites or suite_names(results))] or [None]
-    return tuple(
+    return side_by_side(
         compare(results, suite=name, baseline=baseline, floors=floors, bootstrap=bootstrap)
         for name in names
     )
@@ -65,12 +66,12 @@ def write_tables(
     paths.write_atomic(paths.join(folder, "per_perturbation.csv"), _csv(per_pair(results)))
     if max(len(table.frame) for table in tables) <= RANKED:
         scopes = (Scope.of(results, table.suite, baseline, bootstrap) for table in tables)
-        _write(folder, "ranks", [ranks(scope) for scope in scopes])
+        _write(folder, "ranks", side_by_side(ranks(scope) for scope in scopes))
     found = (
         ablation(results, suite=table.suite, baseline=baseline, bootstrap=bootstrap)
         for table in tables
     )
-    changes = tuple(one for one in found if one is not None)
+    changes = side_by_side(one for one in found if one is not None)
     if changes:
         _write(folder, "ablation", changes)
     return (*tables, *changes)
