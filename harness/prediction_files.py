@@ -25,7 +25,7 @@ from harness.specs import TrialSpec, canonical, frozen_parameters
 from harness.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from harness.prediction_manifest import Listed
     from harness.preparation import Prepared
@@ -119,6 +119,7 @@ def manifest_problems(manifest: str, files: Sequence[str]) -> tuple[list[Listed]
             wrong.append(f"{row.where}: {row.file} is in {places[place].where}, too.")
         else:
             places[place] = row
+    wrong += _alike(places.values())
     if files and whole:
         given = {Path(file).resolve(): file for file in prediction_files(files)}
         wrong += [f"{file} has no row." for place, file in given.items() if place not in places]
@@ -128,6 +129,21 @@ def manifest_problems(manifest: str, files: Sequence[str]) -> tuple[list[Listed]
             if place not in given
         ]
     return rows, wrong
+
+
+def _alike(rows: Iterable[Listed]) -> Iterator[str]:
+    """Yield what is wrong with rows that are of one model, setting and seed."""
+    first: dict[tuple[Any, ...], Listed] = {}
+    for row in rows:
+        parameters = tuple(sorted(row.setting.items()))
+        before = first.setdefault((row.model, row.seed, parameters), row)
+        if before is not row:
+            setting = "".join(f", {name}={value}" for name, value in parameters)
+            yield (
+                f"{row.where}: {row.file} and {before.file} ({before.where}) are both of "
+                f"{row.model}{setting}, seed {row.seed}. Give one another seed, or a setting that "
+                "parts them."
+            )
 
 
 def _check_parted(named: Mapping[str, Mapping[str, Any]]) -> None:

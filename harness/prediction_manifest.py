@@ -9,6 +9,7 @@ lost here is missing from a table, where nobody sees it.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -88,7 +89,13 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
         return
     if file.suffix not in {".csv", ".tsv"}:
         raise JobError(f"manifest: found {file.name!r}, expected a .csv, .tsv or .yaml file.")
-    with file.open(encoding="utf-8-sig", newline="") as opened:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JobError(
+            f"manifest: {file} is no text in UTF-8: {error}. Save it as that."
+        ) from error
+    with io.StringIO(text, newline="") as opened:
         reader = csv.reader(opened, delimiter="\t" if file.suffix == ".tsv" else ",")
         header = [name.strip() for name in next(reader, [])]
         twice = sorted({name for name in header if header.count(name) > 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import anndata
@@ -348,6 +349,21 @@ def test_check_reads_the_manifest_and_says_all_that_is_wrong_at_once(job: Path) 
         assert said.count(found) == 1, said
     assert "has no row" not in said
     assert said.count("job.yaml: manifest: ") == 4
+
+
+def test_check_says_which_rows_are_of_one_model_setting_and_seed(job: Path) -> None:
+    path = with_manifest(job, ROWS.replace("one,1,4", "one,0,4"))
+    (problem,) = check([str(path)]).problems
+    said = r"line 3: .*good_seed1.h5ad and .*good_seed0.h5ad \(line 2\) are both of one, rank=4, "
+    assert re.search(said + "seed 0", str(problem))
+
+
+def test_a_manifest_that_is_no_text_is_refused(job: Path) -> None:
+    path = with_manifest(job, ROWS)
+    manifest = next(path.parent.glob("*.csv"))
+    manifest.write_bytes(ROWS.encode("utf-16"))
+    (problem,) = check([str(path)]).problems
+    assert "is no text in UTF-8" in str(problem)
 
 
 def test_check_says_that_a_manifest_is_not_there(job: Path) -> None:
