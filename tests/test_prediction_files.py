@@ -352,18 +352,15 @@ def test_check_reads_the_manifest_and_says_all_that_is_wrong_at_once(job: Path) 
 
 
 def test_check_says_which_rows_are_of_one_model_setting_and_seed(job: Path) -> None:
-    path = with_manifest(job, ROWS.replace("one,1,4", "one,0,4"))
-    (problem,) = check([str(path)]).problems
+    (problem,) = check([str(with_manifest(job, ROWS.replace("one,1,4", "one,0,4")))]).problems
     said = r"line 3: .*good_seed1.h5ad and .*good_seed0.h5ad \(line 2\) are both of one, rank=4, "
     assert re.search(said + "seed 0", str(problem))
 
 
 def test_a_manifest_that_is_no_text_is_refused(job: Path) -> None:
     path = with_manifest(job, ROWS)
-    manifest = next(path.parent.glob("*.csv"))
-    manifest.write_bytes(ROWS.encode("utf-16"))
-    (problem,) = check([str(path)]).problems
-    assert "is no text in UTF-8" in str(problem)
+    (job.parent / "manifest.csv").write_bytes(ROWS.encode("utf-16"))
+    assert "is no text in UTF-8" in str(check([str(path)]).problems)
 
 
 def test_check_says_that_a_manifest_is_not_there(job: Path) -> None:
