@@ -135,6 +135,9 @@ def test_fewer_features_of_a_table_are_its_leading_components(view, table, rng):
         pytest.param("g.csv", b"gene,a\nX,1\nX,2\n", "1 names are given twice: 'X'", id="twice"),
         pytest.param("g.csv", b"gene,a\nX,\nY,2\n", "1 of 1 columns .* lack some: 'a'", id="gap"),
         pytest.param(
+            "g.csv", b"gene,a\nX,1e200\nY,2\n", "numbers below 1e\\+100 in size", id="huge"
+        ),
+        pytest.param(
             "g.csv", b"gene,a\nX,inf\nY,2\n", "NaN or infinite values: 'X'", id="infinite"
         ),
         pytest.param("g.csv", b"gene\nX\n", "expected one row of at least one number", id="bare"),

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LARGEST = 1e100
+"""A feature as large as this has a square that is infinite with a few others."""
+
+
 def parse_table(path: str, content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the names and the values, (n,) and (n, n_features) float64, of a table.
 
@@ -48,12 +52,12 @@ def _check(path: str, names: tuple[str, ...], values: np.ndarray) -> None:
         seen: set[str] = set()
         twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
         raise DataError(f"{path}: {len(twice)} names are given twice: {listed(twice)}.")
-    wrong = ~np.isfinite(values).all(axis=1)
+    wrong = ~(np.abs(values) < LARGEST).all(axis=1)  # NaN is not below it either
     if wrong.any():
         found = [name for name, is_wrong in zip(names, wrong, strict=True) if is_wrong]
         raise DataError(
-            f"{path}: {len(found)} rows have NaN or infinite values: {listed(found)}. Fill them "
-            "in, or leave the rows out."
+            f"{path}: {len(found)} rows have NaN or infinite values: {listed(found)}. Expected "
+            f"numbers below {LARGEST:g} in size. Fill them in, or leave the rows out."
         )
 
 
