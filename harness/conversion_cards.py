@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+NOT_STATED = "https://example.invalid/not-stated"
+"""The page of a source that no card describes."""
+
+
+def correction(card: Card, key: str) -> str:
+    """Say what to do about a wrong value: correct a key of the card, or the flag instead of it."""
+    if card.source.page != NOT_STATED:
+        return f"Correct {key} in the card."
+    flags = {
+        "columns.perturbation": "--perturbation-column",
+        "columns.context": "--context-column",
+        "control_label": "--control",
+    }
+    return f"Give another {flags[key]}." if key in flags else "Describe the file by a card, --card."
+
+
 def card_for(source: str, card: str | None, **columns: str | None) -> tuple[Path, Card]:
     """Return the file to convert and the card that describes it.
 
@@ -82,7 +98,7 @@ def _ad_hoc(path: Path, columns: dict[str, str | None]) -> Card:
         "organism": "not stated",
         "source": {
             "file": path.name,
-            "page": "https://example.invalid/not-stated",
+            "page": NOT_STATED,
             "license": "not stated",
             "cite": "not stated",
         },

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from harness.conversion_cards import correction
 from harness.errors import DataError, listed, near_match
 from harness.store import ranges_of
 
@@ -66,13 +67,14 @@ def _check_columns(where: str, source: Source, card: Card) -> None:
     }
     frames = [("obs", source.obs, wanted), ("var", source.var, {"gene_column": card.gene_column})]
     problems = [
-        f"column {column!r} ({key}) is not in {name}. {near_match(column, list(map(str, frame)))}"
+        f"column {column!r} ({key}) is not in {name}. {near_match(column, list(map(str, frame)))} "
+        f"{correction(card, key)}"
         for name, frame, keys in frames
         for key, column in keys.items()
         if column is not None and column not in frame
     ]
     if problems:
-        raise DataError(f"{where}: {' And '.join(problems)} Correct the card.")
+        raise DataError(f"{where}: {' And '.join(problems)}")
 
 
 def _check_unique(where: str, kind: str, names: pd.Index[Any] | pd.Series[Any]) -> None:
@@ -111,7 +113,7 @@ def _check_controls(where: str, card: Card, ranges: Iterable[PairRange], labels:
         raise DataError(
             f"{where}: no cell of column {card.columns.perturbation!r} has the control label "
             f"{card.control_label!r}. {near_match(card.control_label, labels)} "
-            "Correct control_label in the card."
+            f"{correction(card, 'control_label')}"
         )
     without = sorted({found.context for found in ranges} - controlled)
     if without:

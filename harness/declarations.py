@@ -160,7 +160,13 @@ def _problems(
     return [
         Problem(file, key, sentence.replace("{expected}", " or ".join(expected.get(key, []))))
         for key, sentence in found.items()
+        if not (key in expected and any(_is_below(other, key) for other in found))
     ]
+
+
+def _is_below(key: str, above: str) -> bool:
+    """Whether a key is inside another: what is wrong inside says more than that it is no text."""
+    return key.startswith((f"{above}.", f"{above}[")) if above else bool(key)
 
 
 def dotted(steps: Iterable[str | int]) -> str:
@@ -201,7 +207,7 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
-    "too_short": ("min_length", "a list no shorter than"),
+    "too_short": ("min_length", "{a list} no shorter than"),
     "string_too_short": ("min_length", "str no shorter than"),
 }
 
@@ -217,7 +223,7 @@ def _sentence(
         known = tuple(name for owner in _owners(model, steps[:-1]) for name in owner.model_fields)
         return f"is not a known key. {near_match(str(steps[-1]), known)}", ""
     if kind == "value_error":
-        return str(context["error"]).replace("{", "(").replace("}", ")"), ""
+        return str(context["error"]), ""
     if kind == "literal_error":
         choices = tuple(re.findall(r"'([^']*)'", str(context["expected"])))
         close = near_match(value, choices) if isinstance(value, str) else ""
@@ -225,7 +231,9 @@ def _sentence(
         return f"found {describe(value)}, expected {{expected}}.{hint}", str(context["expected"])
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"found {describe(value)}, expected {{expected}}.", f"{words} {context[bound]:g}"
+        kind = "a mapping" if isinstance(value, dict) else "a list"
+        words = words.replace("{a list}", kind)
+        return f"found {describe(value)}, expected {{expected}}.", f"{words} {context[bound]:.12g}"
     wanted = _TYPES.get(kind.partition("_")[0], error["msg"])
     return f"found {describe(value)}, expected {{expected}}.", wanted
 

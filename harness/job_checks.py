@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.declarations import Problem, check_model, read_yaml
 from harness.entries import ENTRY_KEYS
-from harness.errors import DeclarationError, near_match
+from harness.errors import DeclarationError, HarnessError, near_match
 from harness.factors import DATA_FACTORS, wrong_factors
 from harness.parameter_checks import missing, wrong_parameters
 from harness.paths import exists
@@ -89,43 +89,55 @@ def _unknown(key: str, kind: str, name: str, names: Sequence[str]) -> Found:
     return key, f"unknown {kind} {name!r}. {near_match(name, names)}"
 
 
+def _screens(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what names datasets and splits, with its prefix: the job, and the side of a truth."""
+    yield "", data
+    if data.get("kind") == "score" and isinstance(data.get("truth"), dict):
+        yield "truth.", data["truth"]
+
+
 def _datasets(data: dict[str, Any], known: Known) -> Iterator[Found]:
-    for key, name in _named(data, "dataset"):
-        if is_store_path(name):
-            if not exists(name):
-                yield key, f"there is no store {name}. Make it with: harness convert"
-            continue
-        try:
-            simulated = parse_simulated(name)
-        except ValueError as error:
-            yield key, str(error)
-            continue
-        base = f"sim:{simulated.preset}" if simulated else name
-        if base not in known.datasets:
-            yield _unknown(key, "dataset", base, known.datasets)
-        if simulated:
-            options = dict(simulated.options)
-            yield from wrong_parameters(key, "a simulation", options, known.simulation_options)
+    for prefix, screens in _screens(data):
+        for key, name in _named(screens, "dataset"):
+            yield from _dataset(f"{prefix}{key}", name, known)
 
 
-def _is_known(dataset: str, known: Known) -> bool:
-    if is_store_path(dataset):
-        return exists(dataset)
+def _dataset(key: str, name: str, known: Known) -> Iterator[Found]:
+    """Yield what is wrong with the name of a dataset; nothing when its splits can be asked for."""
+    if is_store_path(name):
+        if not exists(name):
+            yield key, f"there is no store {name}. Make it with: harness convert"
+        return
     try:
-        simulated = parse_simulated(dataset)
-    except ValueError:
-        return False
-    return (f"sim:{simulated.preset}" if simulated else dataset) in known.datasets
+        simulated = parse_simulated(name)
+    except ValueError as error:
+        yield key, str(error)
+        return
+    base = f"sim:{simulated.preset}" if simulated else name
+    if base not in known.datasets:
+        yield _unknown(key, "dataset", base, known.datasets)
+    if not simulated:
+        return
+    wrong = [
+        *wrong_parameters(key, "a simulation", dict(simulated.options), known.simulation_options)
+    ]
+    yield from wrong
+    if base in known.datasets and not wrong:
+        try:  # a number that no screen can have: none of cells, more combinations than there are
+            known.splits_of(name)
+        except HarnessError as error:
+            yield key, str(error)
 
 
 def _splits(data: dict[str, Any], known: Known) -> Iterator[Found]:
-    for _, dataset in _named(data, "dataset"):
-        if not _is_known(dataset, known):
-            continue
-        names = known.splits_of(dataset)
-        for key, name in _named(data, "split"):
-            if name not in names:
-                yield _unknown(key, f"split of {dataset}", name, names)
+    for prefix, screens in _screens(data):
+        for key, dataset in _named(screens, "dataset"):
+            if any(_dataset(key, dataset, known)):
+                continue
+            names = known.splits_of(dataset)
+            for place, name in _named(screens, "split"):
+                if name not in names:
+                    yield _unknown(f"{prefix}{place}", f"split of {dataset}", name, names)
 
 
 def _entries(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -197,16 +209,25 @@ def _score(data: dict[str, Any], known: Known) -> Iterator[Found]:
         if name not in known.suites:
             yield _unknown(f"score.{key}", "suite", name, known.suites)
     for key, name in () if scored else _named(score, "baseline"):
-        entries = [entry for _, entry in _entries(data)]
-        models = [entry["model"] for entry in entries]
-        meant = sum(_n_settings(e, data) for e in entries if e["model"] == name)
-        if name not in models:
-            yield (
-                f"score.{key}",
-                f"{name!r} is not among the job's models. {near_match(name, models)}",
-            )
-        elif meant > 1:
-            yield (f"score.{key}", f"{name!r} is in the job with {meant} settings, expected one.")
+        yield from ((f"score.{key}", text) for text in _baseline(name, data, known))
+
+
+def _baseline(name: str, data: dict[str, Any], known: Known) -> Iterator[str]:
+    """Yield what is wrong with a baseline: it is no model of the job, or more than one setting."""
+    places = {key: entry for key, entry in _entries(data) if entry["model"] == name}
+    meant = sum(_n_settings(entry, data) for entry in places.values())
+    if not places:
+        right = [e["model"] for _, e in _entries(data) if e["model"] in known.models]
+        if name in known.models:
+            hint = "Add it to models, or name one of them."
+        else:
+            hint = near_match(name, right or known.models)
+        yield f"{name!r} is not among the job's models. {hint}"
+    elif meant > 1:
+        yield (
+            f"{name!r} is in the job with {meant} settings ({', '.join(places)}), expected one: "
+            "without lists, data factors or a second entry."
+        )
 
 
 def _n_settings(entry: dict[str, Any], data: dict[str, Any]) -> int:
@@ -222,9 +243,26 @@ def _n_settings(entry: dict[str, Any], data: dict[str, Any]) -> int:
 
 
 def _repeats(data: dict[str, Any], known: Known) -> Iterator[Found]:
-    for name in ("dataset", "split", "seeds", "folds", "keep"):
-        values = data.get(name)
-        if isinstance(values, list):
-            repeated = [v for i, v in enumerate(values) if v in values[:i]]
-            if repeated:
-                yield name, f"{repeated[0]!r} is given twice."
+    lists = {name: data.get(name) for name in ("dataset", "split", "seeds", "folds", "keep")}
+    lists["score.suite"] = _mapping(data.get("score")).get("suite")
+    if data.get("kind") == "search":
+        space = _mapping(data.get("space"))
+        lists |= {f"space.{n}.choice": _mapping(one).get("choice") for n, one in space.items()}
+    for name, values in lists.items():
+        repeated = _twice(values)
+        if repeated:
+            yield name, f"{repeated[0]!r} is given twice."
+    for key, factors in (("data", data.get("data")), *_data_of_entries(data)):
+        for name, values in _mapping(factors).items():
+            if repeated := _twice(values):
+                yield f"{key}.{name}", f"{repeated[0]!r} is given twice."
+
+
+def _twice(values: Any) -> list[Any]:
+    """Return what a list has more than once; a truth value is no number."""
+    shown = [repr(value) for value in values] if isinstance(values, list) else []
+    return [values[i] for i, text in enumerate(shown) if text in shown[:i]]
+
+
+def _data_of_entries(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{key}.data", entry.get("data")) for key, entry in _entries(data))

@@ -34,6 +34,8 @@ Controls = Literal["divided", "shared"]
 Kept = Literal["scores", "profiles", "predictions", "checkpoints"]
 Names = Annotated[list[Name], Field(min_length=1)]
 Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What every random number generator takes that a model may be written with."""
 
 CELLS = Parameter("cells", Parameter.KEYWORD_ONLY, default="shift-controls", annotation=CellStep)
 """What a model that predicts profiles accepts beside its own parameters: how it gets cells."""
@@ -77,7 +79,7 @@ class Job(Declared):
     comment: str | None = None
     dataset: Name | Names
     split: Name | Names
-    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(default=[0])
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0])
     repeat: Positive = 1
     folds: Annotated[list[Natural], Field(min_length=1)] | None = None
     data: dict[str, Any] | None = None

@@ -197,6 +197,36 @@ def test_convert_takes_a_file_by_its_card(data_file: Callable[[str], Path], tmp_
     assert store.contexts == ("THP-1",)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--perturbation-column", "gene"), ("--control", "nontargeting")]
+)
+def test_convert_without_a_card_names_the_wrong_flag(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cells = pd.DataFrame({"target_gene": ["A", "non-targeting"]}, index=["c1", "c2"])
+    anndata.AnnData(np.ones((2, 3), "f4"), obs=cells).write_h5ad(tmp_path / "mine.h5ad")
+    convert = ["convert", str(tmp_path / "mine.h5ad"), "-o", str(tmp_path / "mine.zarr")]
+    assert run([*convert, "--scale", "counts", flag, value]) != 0
+    assert f"Give another {flag}." in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "mine.zarr").exists()
+
+
+def test_the_plan_of_a_search_alone_says_what_is_to_be_done(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    job = tmp_path / "alone.yaml"
+    job.write_text(
+        "kind: search\ndataset: sim:small\nsplit: listed\nmodel: linear\n"
+        "space: {rank: {choice: [2, 4]}, ridge: {log: [0.001, 10.0]}}\n",
+        encoding="utf-8",
+    )
+    assert run(["plan", str(job), "-o", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is left" not in said
+    assert "No trial yet" in said
+    assert "20 to try" in said
+
+
 def test_a_reader_may_close_the_output_early() -> None:
     code = "from harness import cli; cli.run = lambda argv: print('a table'); cli.main([])"
     with subprocess.Popen(

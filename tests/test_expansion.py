@@ -303,7 +303,8 @@ def check(tmp_path):
         pytest.param("kind: ablation\nbase: {model: linear}", "vary: is missing.", id="no_vary"),
         pytest.param(
             "kind: ablation\nbase: {model: linear}\nvary: {rank: [1]}\nscore: {baseline: linear}",
-            "score.baseline: 'linear' is in the job with 2 settings, expected one.",
+            "score.baseline: 'linear' is in the job with 2 settings (base), expected one: without "
+            "lists, data factors or a second entry.",
             id="baseline",
         ),
     ],

@@ -183,7 +183,8 @@ def test_a_wrong_model_entry_is_one_problem(check, line, message):
         pytest.param(
             "folds: [0]",
             "score: {baseline: linear}",
-            "score.baseline: 'linear' is not among the job's models. Known: 'control-mean'.",
+            "score.baseline: 'linear' is not among the job's models. Add it to models, or name "
+            "one of them.",
             id="baseline",
         ),
         pytest.param(
@@ -203,7 +204,10 @@ def test_a_wrong_key_is_one_problem(check, old, new, message):
 
 def test_a_swept_baseline_is_ambiguous(check):
     text = f"{RIGHT}  - {{model: linear, rank: [1, 2]}}\nscore: {{baseline: linear}}\n"
-    assert check(text) == ["score.baseline: 'linear' is in the job with 2 settings, expected one."]
+    assert check(text) == [
+        "score.baseline: 'linear' is in the job with 2 settings (models[1]), expected one: without "
+        "lists, data factors or a second entry."
+    ]
 
 
 def test_a_wrong_type_hides_no_unknown_name(check):

@@ -59,6 +59,8 @@ def summary(plan: Plan) -> Table:
         f"{' · '.join(places)} · {folds} folds · "
         f"{seeds} seeds. Each trial: {'; '.join(map(_needs, plan.parts))}. {_left(known.values())}"
     )
+    if plan.search is not None and not plan.trials:
+        table.caption = "No trial yet: the one that is scored is of the setting to be found."
     table.caption_justify = "left"
     return table
 
