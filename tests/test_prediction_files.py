@@ -160,7 +160,7 @@ def test_a_name_says_model_seed_and_setting(file, pattern, named) -> None:
         pytest.param({"truths": "x"}, "truths: is not a known key. Did you mean 'truth'", id="key"),
         pytest.param(
             {"truth": "{dataset: 'sim:tiny', split: unseen}"},
-            "truth.split: .* no split",
+            "truth.split: unknown split of .*Known: .unseen-perturbation",
             id="split",
         ),
     ],
