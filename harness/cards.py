@@ -146,6 +146,22 @@ class Card(Declared):
         return f"{self.name}@{self.version}"
 
 
+NOT_STATED = "https://example.invalid/not-stated"
+"""The page of a source that no card describes."""
+
+
+def correction(card: Card, key: str) -> str:
+    """Say what to do about a wrong value: correct a key of the card, or the flag instead of it."""
+    if card.source.page != NOT_STATED:
+        return f"Correct {key} in the card."
+    flags = {
+        "columns.perturbation": "--perturbation-column",
+        "columns.context": "--context-column",
+        "control_label": "--control",
+    }
+    return f"Give another {flags[key]}." if key in flags else "Describe the file by a card, --card."
+
+
 def read_card(name_or_path: str) -> Card:
     """Return a card by name or path; all that is wrong with it is one `CardError`."""
     path = find_declaration("datasets", name_or_path)

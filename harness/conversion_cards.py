@@ -5,28 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cards import Card, read_card, source_file
+from harness.cards import NOT_STATED, Card, read_card, source_file
 from harness.errors import CardError, DeclarationError, UnknownNameError, listed
 from harness.paths import declarations, refuse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-NOT_STATED = "https://example.invalid/not-stated"
-"""The page of a source that no card describes."""
-
-
-def correction(card: Card, key: str) -> str:
-    """Say what to do about a wrong value: correct a key of the card, or the flag instead of it."""
-    if card.source.page != NOT_STATED:
-        return f"Correct {key} in the card."
-    flags = {
-        "columns.perturbation": "--perturbation-column",
-        "columns.context": "--context-column",
-        "control_label": "--control",
-    }
-    return f"Give another {flags[key]}." if key in flags else "Describe the file by a card, --card."
 
 
 def card_for(source: str, card: str | None, **columns: str | None) -> tuple[Path, Card]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness.conversion_cards import correction
+from harness.cards import correction
 from harness.errors import DataError, listed, near_match
 from harness.store import ranges_of
 
