@@ -248,21 +248,11 @@ def _repeats(data: dict[str, Any], known: Known) -> Iterator[Found]:
     if data.get("kind") == "search":
         space = _mapping(data.get("space"))
         lists |= {f"space.{n}.choice": _mapping(one).get("choice") for n, one in space.items()}
-    for name, values in lists.items():
-        repeated = _twice(values)
-        if repeated:
-            yield name, f"{repeated[0]!r} is given twice."
-    for key, factors in (("data", data.get("data")), *_data_of_entries(data)):
-        for name, values in _mapping(factors).items():
-            if repeated := _twice(values):
-                yield f"{key}.{name}", f"{repeated[0]!r} is given twice."
-
-
-def _twice(values: Any) -> list[Any]:
-    """Return what a list has more than once; a truth value is no number."""
-    shown = [repr(value) for value in values] if isinstance(values, list) else []
-    return [values[i] for i, text in enumerate(shown) if text in shown[:i]]
-
-
-def _data_of_entries(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"{key}.data", entry.get("data")) for key, entry in _entries(data))
+    for key, owner in (("data", data), *((f"{key}.data", one) for key, one in _entries(data))):
+        factors = _mapping(owner.get("data"))
+        lists |= {f"{key}.{name}": values for name, values in factors.items()}
+    for key, values in lists.items():
+        # Compared as they are written: true is no 1, which Python holds for equal.
+        shown = [repr(value) for value in values] if isinstance(values, list) else []
+        if repeated := [text for i, text in enumerate(shown) if text in shown[:i]]:
+            yield key, f"{repeated[0]} is given twice."
