@@ -10,33 +10,32 @@ Importing this package loads none of what it is built on; a public name does whe
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.convert import convert
+    from harness.analysis.results import Results
+    from harness.data.conversion import convert
+    from harness.data.simulation.screens import simulate
+    from harness.data.store import Store, open_store
     from harness.errors import HarnessError
-    from harness.results import Results
-    from harness.score import score
-    from harness.scores import Scores
-    from harness.simulate import simulate
-    from harness.store import Store, open_store
-    from harness.sweep import run_for_results as run
+    from harness.runs.runner import run_for_results as run
+    from harness.scoring.score import score
+    from harness.scoring.scores import Scores
 
-__version__ = "0.1.0"
+    __version__: str
 
 _PUBLIC = {
     "HarnessError": "harness.errors:HarnessError",
-    "Results": "harness.results:Results",
-    "Scores": "harness.scores:Scores",
-    "Store": "harness.store:Store",
-    "convert": "harness.convert:convert",
-    "open_store": "harness.store:open_store",
-    "run": "harness.sweep:run_for_results",
-    "score": "harness.score:score",
-    "simulate": "harness.simulate:simulate",
+    "Results": "harness.analysis.results:Results",
+    "Scores": "harness.scoring.scores:Scores",
+    "Store": "harness.data.store:Store",
+    "convert": "harness.data.conversion:convert",
+    "open_store": "harness.data.store:open_store",
+    "run": "harness.runs.runner:run_for_results",
+    "score": "harness.scoring.score:score",
+    "simulate": "harness.data.simulation.screens:simulate",
 }
 
 __all__ = [
@@ -53,24 +52,14 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """The package itself, whose functions `score`, `simulate` and `convert` are named as modules.
-
-    Importing a submodule sets it as an attribute of its package, which would hide the function.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _PUBLIC:
-            raise AttributeError(f"module 'harness' has no attribute {name!r}")
-        module, _, attribute = _PUBLIC[name].partition(":")
-        return getattr(import_module(module), attribute)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("virtual-cell-harness")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.declarations import Problem, read_yaml
+from harness.config.declarations import Problem, read_yaml
 from harness.errors import DeclarationError
 from harness.executors.reaching import why_unreachable
+from harness.jobs.specs import check_cluster, read_cluster
 from harness.launcher_checks import check_launcher
-from harness.paths import declarations
 from harness.rayjob_checks import check_rayjob
 from harness.slurm_checks import check_script
-from harness.specs import check_cluster, read_cluster
+from harness.storage.paths import declarations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

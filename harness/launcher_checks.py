@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.declarations import Problem, describe, dotted
+from harness.config.declarations import Problem, describe, dotted
 from harness.errors import listed, near_match
 
 

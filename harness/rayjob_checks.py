@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.declarations import Problem, check_model
+from harness.config.declarations import Problem, check_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.declarations import Problem
+from harness.config.declarations import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml
 
-from harness.commands import Command, read_command
+from harness.models.external.spec import Command, read_command
 
 if TYPE_CHECKING:
     import pytest

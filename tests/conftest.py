@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BARE = any(find_spec(name) is None for name in ("anndata", "zarr", "pandas", "ray"))
 """Whether only kernels can be tested here, as on a machine lent for its GPU."""
 
-KERNELS_ALONE = {"test_backend.py", "test_segments.py"}
+KERNELS_ALONE = {"kernels/test_backend.py", "kernels/test_rank_test_device.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +42,10 @@ def pytest_report_header() -> str | None:
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out, on a bare machine, what could not be imported."""
-    left_out = collection_path.suffix == ".py" and collection_path.name not in KERNELS_ALONE
+    left_out = (
+        collection_path.suffix == ".py"
+        and "/".join(collection_path.parts[-2:]) not in KERNELS_ALONE
+    )
     return True if BARE and left_out else None
 
 
@@ -86,7 +89,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 @pytest.fixture(scope="session")
 def remote_screen(object_store: ObjectStore) -> str:
     """A small screen on the object store."""
-    from harness.simulate import simulate  # not for GPU machines, which have no Zarr
+    from harness.data.simulation.screens import simulate  # not for GPU machines, which have no Zarr
 
     path = f"s3://{object_store.bucket}/shared/tiny.zarr"
     simulate("tiny", path)

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from harness.object_store import client
+from harness.storage.object_store import client
 
 if TYPE_CHECKING:
     from pathlib import Path

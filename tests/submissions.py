@@ -11,12 +11,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from harness.archives import unpacked
+from harness.challenge.submission import Rules, prepare
+from harness.data.vcc_archive import unpacked
 from harness.errors import DataError
-from harness.submission import (
-    Rules,
-    prepare,
-)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.anchors import Anchors, anchors
-from harness.annotated import AnnDataCells
-from harness.count_scores import CountTruth
+from harness.data.anndata_cells import AnnDataCells
 from harness.metrics import suite_named
-from harness.score import score
+from harness.scoring.anchors import Anchors, anchors
+from harness.scoring.count_truth import CountTruth
+from harness.scoring.score import score
 from tests.golden import cases, cases2026, compare
 
 if TYPE_CHECKING:
-    from harness.scores import Scores
+    from harness.scoring.scores import Scores
 
 
 GOLDEN = compare.golden("vcc2026")

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from harness.store import PairRange, ranges_of
-from harness.store_writer import StoreWriter
+from harness.data.store import PairRange, ranges_of
+from harness.data.store_writer import StoreWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.store import Store
+    from harness.data.store import Store
 
 CONTROL = "non-targeting"
 

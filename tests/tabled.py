@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.results import Results
-from harness.tables import Bootstrap
+from harness.analysis.results import Results
+from harness.analysis.tables import Bootstrap
 
 if TYPE_CHECKING:
-    from harness.tables import Table
+    from harness.analysis.tables import Table
 
 
 FEW = Bootstrap(draws=200)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness import paths
-from harness.reference_store import packed
-from harness.results import write_scores
-from harness.specs import TrialSpec
+from harness.analysis.results import write_scores
+from harness.jobs.specs import TrialSpec
+from harness.scoring.truth_cache import packed
+from harness.storage import paths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import select
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from harness import __version__
 from harness.cli.console import FAILED, MISUSED, complain
 from harness.errors import HarnessError, ModelError, StorageError, TrialError
 
@@ -61,12 +61,12 @@ def make_app() -> App:
     app = App(
         name="harness",
         help="Benchmark virtual-cell models: perturbation screens in, comparative tables out.",
-        version=__version__,
+        version=version("virtual-cell-harness"),
         result_action="return_value",
         help_format="plaintext",
     )
     for name, help_text in COMMANDS.items():
-        app.command(f"harness.cli.{name}_command:{name}_", name=name, help=help_text, sort_key=0)
+        app.command(f"harness.cli.{name}:{name}_", name=name, help=help_text, sort_key=0)
     return app
 
 

@@ -9,7 +9,7 @@ from harness.executors.base import Call, Executor, Outcome, Worker, attempt
 from harness.executors.inline import InlineExecutor
 
 if TYPE_CHECKING:
-    from harness.specs import ClusterSpec
+    from harness.jobs.specs import ClusterSpec
 
 __all__ = ["Call", "Executor", "InlineExecutor", "Outcome", "Worker", "attempt", "open_executor"]
 
@@ -27,6 +27,6 @@ def open_executor(cluster: ClusterSpec | None) -> Executor:
             "--on FILE` does. Give this command a cluster that it can join, or submit the run "
             "again: what is done is kept."
         )
-    from harness.executors.ray_cluster import RayExecutor
+    from harness.executors.ray import RayExecutor
 
     return RayExecutor(cluster)

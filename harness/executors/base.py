@@ -27,8 +27,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.executors.pinning import pinned
-from harness.resources import Resources
+from harness.executors.resources import Resources
+from harness.executors.threads import pinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from harness.executors.base import Call, Outcome
-    from harness.resources import Resources
+    from harness.executors.resources import Resources
 
 
 @contextmanager

@@ -34,8 +34,8 @@ from ray.tune.search import Searcher
 
 from harness.errors import ClusterError
 from harness.executors.base import Call, Outcome, attempt, worth_another
+from harness.executors.ray_capacity import LOOK_SECONDS, Places, with_more_memory
 from harness.executors.ray_kills import kills_told
-from harness.executors.ray_places import LOOK_SECONDS, Places, with_more_memory
 from harness.executors.ray_workers import GRACE_SECONDS, in_rays_words
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import ray
 from harness.executors.base import Call, Outcome, attempt
 
 if TYPE_CHECKING:
-    from harness.resources import Resources
+    from harness.executors.resources import Resources
 
 GRACE_SECONDS = 10.0
 """How long after its time limit a call that cannot hear the alarm is killed with its worker."""

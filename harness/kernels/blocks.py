@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.kernels import rank_loops
+from harness.kernels import rank_test_loops as rank_loops
 from harness.kernels.columns import row_starts
 
 if TYPE_CHECKING:

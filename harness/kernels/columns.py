@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csc_matrix
 
-from harness.kernels.compiling import compiled
+from harness.kernels.jit import compiled
 from harness.kernels.threads import in_threads
 
 # mypy: allow-untyped-defs

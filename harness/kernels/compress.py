@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from harness.kernels.compiling import compiled
+from harness.kernels.jit import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

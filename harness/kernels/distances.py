@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.kernels.array_distances import Distance, array_distances
 from harness.kernels.backend import namespace_of
-from harness.kernels.compiling import compiled_sum
+from harness.kernels.jit import compiled_sum
 from harness.kernels.threads import in_threads
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.kernels.compiling import compiled
+from harness.kernels.jit import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

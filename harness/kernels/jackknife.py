@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.kernels.blocks import column_entries
-from harness.kernels.compiling import compiled
+from harness.kernels.jit import compiled
 from harness.kernels.threads import in_threads
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.kernels.compiling import compiled
+from harness.kernels.jit import compiled
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Need = Literal["profiles", "de", "energy", "populations", "counts"]
 """What a metric reads of both sides: pseudobulks, rank tests, distances between cells of one side
-or of both; or raw counts, and then its comparison is a `harness.metrics.counts.CountComparison`."""
+or of both; or raw counts, and then its comparison is a `count_comparison.CountComparison`."""
 
 Function = TypeVar("Function", bound="Callable[[Any], Values]")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.kernels.differential import adjust, adjust_rows, clipped_fold_change, fold_change
-from harness.kernels.ranktest import p_values
+from harness.kernels.rank_test import p_values
 
 if TYPE_CHECKING:
-    from harness.kernels.populations import Apart
+    from harness.kernels.cell_distances import Apart
 
 SIGNIFICANT_BELOW = np.float32(0.05)
 """Adjusted p below this is significant, both cast to float32: 0.049999999 is not."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.metrics.anchored_score import SCALES
 from harness.metrics.base import Metric, metric_named
 from harness.metrics.comparison import Conventions
-from harness.metrics.scaling import SCALES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Suite:
         The metrics whose scaled means are averaged to the combined score; empty if there is none.
     anchored
         The metrics whose means are placed between the truth's anchors, and averaged instead; see
-        `harness.metrics.scaling`.
+        `harness.metrics.anchored_score`.
     options
         What it chose where a choice changes values and its metrics' names do not say it.
     form

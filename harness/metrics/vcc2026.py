@@ -1,7 +1,7 @@
 """The metrics of the Virtual Cell Challenge 2026, after cell-eval2 0.20.0.
 
 All of them leave out target genes. `log2 fold change`, `significant` and so on are those of
-`harness.metrics.counts`.
+`harness.metrics.count_comparison`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from harness.kernels.distances import pairwise_distances
 from harness.kernels.jackknife import BULK_TOTAL
 from harness.metrics.base import Ratio, Values, metric
-from harness.metrics.counts import NO_GENE
+from harness.metrics.count_comparison import NO_GENE
 
 if TYPE_CHECKING:
-    from harness.metrics.counts import CountComparison
+    from harness.metrics.count_comparison import CountComparison
 
 MIN_GENES = 10
 """Fewer significant genes than this give no fold change error."""

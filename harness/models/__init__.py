@@ -17,7 +17,7 @@ from harness.models.base import (
     register,
     registered,
 )
-from harness.models.cells import profiles_alone, with_cells
+from harness.models.profile_to_cells import profiles_alone, with_cells
 
 __all__ = [
     "Model",

@@ -45,15 +45,15 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from harness.errors import ModelError, UnknownNameError
-from harness.tasks import Prediction
+from harness.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.tasks import Query, TrainView
+    from harness.tasks.task import Query, TrainView
 
 CellStep = Literal["shift-controls", "tile-profile"]
-"""How a predicted profile becomes cells; see `harness.models.cells`."""
+"""How a predicted profile becomes cells; see `harness.models.profile_to_cells`."""
 
 OwnCellStep = Literal["own", "shift-controls", "tile-profile"]
 """The same for a model that predicts cells and a profile: its own cells, or made from that."""
@@ -132,9 +132,10 @@ def register(
 @cache
 def _shipped() -> None:
     """Import every module of models, so that all are registered."""
-    package = import_module("harness.models")
-    for module in pkgutil.iter_modules(package.__path__, "harness.models."):
-        import_module(module.name)
+    for package in ("harness.models", "harness.models.networks"):
+        for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+            if not module.ispkg:
+                import_module(module.name)
 
 
 @cache

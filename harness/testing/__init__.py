@@ -13,7 +13,7 @@ one.
 
 from __future__ import annotations
 
-from harness.testing.contract import CONTRACT, Case, check_model
+from harness.testing.model_contract import CONTRACT, Case, check_model
 from harness.testing.screen import MemoryScreen, PairRange, tiny_screen
 
 __all__ = ["CONTRACT", "Case", "MemoryScreen", "PairRange", "check_model", "tiny_screen"]

@@ -13,7 +13,7 @@ from harness.kernels.normalise import median_library_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.cells import Scale
+    from harness.data.cells import Scale
 
 
 class PairRange(NamedTuple):

@@ -35,8 +35,8 @@ print(json.dumps({
 """
 
 OURS = """
-from harness.convert import convert
-from harness.cards import Card
+from harness.data.conversion import convert
+from harness.data.cards import Card
 card = Card(
     name="bench", version=1, title="Benchmark", organism="human", control_label="non-targeting",
     source={"file": "a", "page": "https://a.b", "license": "MIT", "cite": "nobody"},
@@ -50,14 +50,14 @@ from concurrent.futures import ThreadPoolExecutor
 def pool(function, numbers, n_workers, report, total):
     with ThreadPoolExecutor(n_workers) as executor:
         list(executor.map(function, sorted(numbers)))
-sys.modules["harness.convert"]._each = pool
+sys.modules["harness.data.conversion"]._each = pool
 """
 
 LOOP = """
 def loop(function, numbers, n_workers, report, total):
     for number in sorted(numbers):
         function(number)
-sys.modules["harness.convert"]._each = loop
+sys.modules["harness.data.conversion"]._each = loop
 """
 
 ZLIB = """

@@ -28,19 +28,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from harness.kernels import segments
+from harness.kernels import rank_test_device as segments
 from harness.kernels.backend import choose
 from harness.kernels.blocks import RowRange
+from harness.kernels.device_staging import Room, pieces_of
 from harness.kernels.groups import Groups
-from harness.kernels.staging import Room, pieces_of
-from harness.kernels.streams import SHARE, Device, array_statistics, stream_statistics
+from harness.kernels.rank_test_stream import SHARE, Device, array_statistics, stream_statistics
 from harness.kernels.threads import available_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.kernels.backend import Backend
-    from harness.kernels.streams import Found
+    from harness.kernels.rank_test_stream import Found
 
 SIZES = {
     # perturbations, cells of each, controls, genes
@@ -59,7 +59,7 @@ class Screen(NamedTuple):
     groups: Groups
 
     def blocks(self, form: str) -> Iterator[tuple[int, object]]:
-        """Yield blocks of genes, as `harness.reference.measure` does."""
+        """Yield blocks of genes, as `harness.scoring.group_statistics.measure` does."""
         n_genes, width = self.matrix.shape[1], BLOCK if form == "rows" else 1024
         for start in range(0, n_genes, width):
             stop = min(start + width, n_genes)

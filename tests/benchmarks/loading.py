@@ -21,7 +21,7 @@ from typing import Any
 from reading import CARD
 from screen import N_CELLS, write_screen
 
-from harness.convert import convert
+from harness.data.conversion import convert
 
 HERE = Path(__file__).parent
 

@@ -30,11 +30,11 @@ SHUFFLED = np.random.default_rng(0)
 
 
 def harness(file: str) -> Iterator[int]:
-    """Sets of 64 cells with as many controls, by `harness.loading`."""
-    from harness.loading import Loader, Loading
-    from harness.splits import parse_split
-    from harness.store import open_store
-    from harness.tasks import Task
+    """Sets of 64 cells with as many controls, by `harness.models.networks.data_loader`."""
+    from harness.data.store import open_store
+    from harness.models.networks.data_loader import Loader, Loading
+    from harness.tasks.splits import parse_split
+    from harness.tasks.task import Task
 
     split = parse_split({"kind": "unseen-perturbation", "folds": 60})
     view = Task(open_store(str(Path(file).with_suffix(".zarr"))), split).train_view()

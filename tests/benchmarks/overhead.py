@@ -30,23 +30,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import psutil
 
-from harness.executors.pinning import pinned
-from harness.held import held_controls
-from harness.listening import Silence
+from harness.analysis.results import write_scores
+from harness.data.held import held_controls
+from harness.data.store import open_store
+from harness.executors.threads import pinned
 from harness.models import make_model, with_cells
-from harness.results import write_scores
-from harness.score import Reading, prepare, score
-from harness.splits import parse_split
-from harness.store import open_store
-from harness.sweep import plan_job, run_job
-from harness.tasks import Task
-from harness.trial import run_trial
+from harness.runs.progress import Silence
+from harness.runs.runner import plan_job, run_job
+from harness.runs.trial import run_trial
+from harness.scoring.options import Reading
+from harness.scoring.score import prepare, score
+from harness.tasks.splits import parse_split
+from harness.tasks.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.errands import Errand
     from harness.executors import Outcome
+    from harness.runs.request import Errand
 
 CPUS, WARM = 2, 20
 JOB = """
@@ -186,7 +187,7 @@ def sync(folder: Path) -> None:
 
 
 class InMemory:
-    """Predicted cells and controls as one matrix; implements `harness.cells.Cells`."""
+    """Predicted cells and controls as one matrix; implements `harness.data.cells.Cells`."""
 
     scale = "log1p"
 
@@ -238,7 +239,7 @@ def on_plain_ray(work: Callable[[int], None], trials: int) -> Counted:
     """Carry out tasks as the documentation of Ray advises: some in flight, in finish order."""
     import ray
 
-    import harness.executors.ray_cluster  # noqa: F401 - sets what Ray reads
+    import harness.executors.ray  # noqa: F401 - sets what Ray reads
 
     ray.init(address="local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
     task, counted, flying = ray.remote(work), Counted(trials), []

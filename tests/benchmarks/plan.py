@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-import harness.sweep
+import harness.runs.runner
 from harness.executors import Call
-from harness.ledger import read_ledger
-from harness.provenance import described_run
-from harness.sweep import Plan, plan_job, run_job
+from harness.runs.provenance import described_run
+from harness.runs.runner import Plan, plan_job, run_job
+from harness.runs.status import read_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def finish(folder: Path) -> None:
     """Make a run in which all but some trials are finished, as far as their files say."""
     found = planned(folder)
     found.run.describe(described_run(found, "local"))
-    scored = harness.sweep._wanted(found.job.score.suites)
+    scored = harness.runs.runner._wanted(found.job.score.suites)
     for trial in found.trials[:-LEFT]:
         manifest = {"trial": trial.id, "model": trial.model, "scored": scored, "kept": ["scores"]}
         path = Path(found.run.of_trial(trial.id, "manifest.json"))
@@ -94,7 +94,7 @@ def drive(folder: Path) -> str:
     def idle(errand: object, *_: object) -> Call:
         return Call(errand.spec.id, nothing)  # type: ignore[attr-defined]
 
-    harness.sweep.chained = idle  # type: ignore[assignment]
+    harness.runs.runner.chained = idle  # type: ignore[assignment]
     report = run_job(str(folder / "large.yaml"), str(folder / "idle"), str(folder / "on.yaml"))
     assert not report.failed
     return f"{report.ran:,} calls"

@@ -64,7 +64,7 @@ def ours(matrix, codes, threads: int) -> float:  # type: ignore[no-untyped-def]
     """U and p of all groups and genes, by this project's kernels."""
     from harness.kernels.blocks import RowRange
     from harness.kernels.groups import Groups
-    from harness.kernels.ranktest import block_statistics, p_values
+    from harness.kernels.rank_test import block_statistics, p_values
 
     groups = Groups(codes, np.zeros(codes.max() + 1, int))
     found = block_statistics(RowRange(matrix, 0, matrix.shape[1]), groups, threads=threads)

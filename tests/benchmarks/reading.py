@@ -19,9 +19,9 @@ import anndata
 import numpy as np
 from screen import N_CELLS, write_screen
 
-from harness.cards import Card
-from harness.convert import convert
-from harness.store import open_store
+from harness.data.cards import Card
+from harness.data.conversion import convert
+from harness.data.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

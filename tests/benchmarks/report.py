@@ -20,8 +20,8 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
-from harness.report import report_html
-from harness.results import Results
+from harness.analysis.report import report_html
+from harness.analysis.results import Results
 
 N_PAIRS, SEEDS = 100, 5
 METRICS = ("overlap_at_N", "mae", "discrimination_score_l1")

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.foreign import open_foreign
-from harness.kernels import rank_loops
+from harness.data.external_predictions import open_foreign
+from harness.kernels import rank_test_loops as rank_loops
 from harness.kernels.threads import Limits
-from harness.reference import measure
+from harness.scoring.group_statistics import measure
 from tests.benchmarks.drawn import CONTROL, Shape, write_h5ad
 from tests.benchmarks.measuring import machine, middle, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.cells import Cells
+    from harness.data.cells import Cells
 
 BASE = Shape(perturbations=20, cells=400, controls=4_000, genes=2_000)
 SERIES = {

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.simulate import presets, simulate
-from harness.simulate_screen import draw_screen, preset_with
+from harness.data.simulation.presets import draw_screen, preset_with
+from harness.data.simulation.screens import presets, simulate
 
 N_DRAWN = 512
 

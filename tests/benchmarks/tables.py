@@ -24,10 +24,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.analysis.results import SCHEMA, Results
+from harness.analysis.tables import compare, per_pair, tables_of
+from harness.jobs.specs import TrialSpec
 from harness.metrics import register, registered
-from harness.results import SCHEMA, Results
-from harness.specs import TrialSpec
-from harness.tables import compare, per_pair, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

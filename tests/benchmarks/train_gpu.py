@@ -22,9 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from harness.results import Results
-from harness.supervision import TrialSupervision
-from harness.sweep import run_job
+from harness.analysis.results import Results
+from harness.runs.runner import run_job
+from harness.runs.training_monitor import TrialSupervision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.tasks import Prediction
+from harness.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks import Query, TrainView
+    from harness.tasks.task import Query, TrainView
 
 MONITORED = "STORM_MEMORY_IS_WATCHED"
 """Set where Ray kills whatever takes too much memory; elsewhere the process limits itself."""

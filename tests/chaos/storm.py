@@ -30,9 +30,9 @@ import pandas as pd
 import psutil
 import yaml
 
-from harness.ledger import read_ledger
-from harness.results import Results
-from harness.runs import RunFolder
+from harness.analysis.results import Results
+from harness.runs.folder import RunFolder
+from harness.runs.status import read_ledger
 from tests.chaos.bad_models import MONITORED
 
 if TYPE_CHECKING:

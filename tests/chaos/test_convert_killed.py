@@ -14,17 +14,17 @@ import pytest
 from scipy import sparse
 
 import harness
-from harness.store import open_store
+from harness.data.store import open_store
 
 # Small shards and blocks, so that a small screen has many; stops for ever at the place asked for,
 # which is where it is killed.
 PROGRAM = """
 import sys, time
-import harness.store
-from harness.cards import Card
-from harness.convert import convert
+import harness.data.store
+from harness.data.cards import Card
+from harness.data.conversion import convert
 
-harness.store.SHARD_BYTES = 0
+harness.data.store.SHARD_BYTES = 0
 source, out, stage, number = sys.argv[1:]
 
 def progress(now, done, total):

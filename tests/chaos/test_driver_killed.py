@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import paths
-from harness.ledger import read_ledger
-from harness.results import Results
-from harness.runs import RunFolder
+from harness.analysis.results import Results
+from harness.runs.folder import RunFolder
+from harness.runs.status import read_ledger
+from harness.storage import paths
 
 if TYPE_CHECKING:
     from pathlib import Path

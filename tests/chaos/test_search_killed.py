@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from harness.ledger import read_ledger
+from harness.runs.status import read_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.models.base import register
-from harness.store import Store
+from harness.data.store import Store
 from harness.tasks import Prediction
 
 HELD, CHOSEN = os.environ.get("HELD", "").split(","), os.environ.get("CHOSEN", "")

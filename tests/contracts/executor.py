@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.executors import Call
-from harness.resources import Resources
+from harness.executors.resources import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.score import prepare, score
+from harness.scoring.score import prepare, score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.metrics import Metric
-    from harness.scores import Scores
+    from harness.scoring.scores import Scores
 
 
 def _screen(metric: Metric, name: str) -> cases.Matrix:

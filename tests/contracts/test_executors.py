@@ -14,8 +14,8 @@ import pytest
 
 from harness.errors import ClusterError
 from harness.executors import Call, InlineExecutor, attempt, open_executor
-from harness.resources import Resources
-from harness.specs import ClusterSpec
+from harness.executors.resources import Resources
+from harness.jobs.specs import ClusterSpec
 from tests.contracts import executor as contract
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import HeldOutError, ModelError
 from harness.models import registered
-from harness.tasks import Prediction
+from harness.tasks.task import Prediction
 from harness.testing import CONTRACT, Case, check_model
 
 

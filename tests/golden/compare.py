@@ -13,7 +13,7 @@ import pandas as pd
 from tests.golden import cases
 
 if TYPE_CHECKING:
-    from harness.scores import Scores
+    from harness.scoring.scores import Scores
 
 HERE = Path(__file__).parent
 CONTINUOUS = 1e-6

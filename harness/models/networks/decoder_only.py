@@ -1,36 +1,48 @@
-"""The network of the model decoder-only."""
+"""A profile from the names of perturbation and context alone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor, nn
-
-from harness.models.networks.inputs import Inputs, Sizes, Told, layers
+from harness.models.base import Count, Share, register
+from harness.models.networks.base import TrainedNetwork, network_module
+from harness.tasks.task import Prediction
 
 if TYPE_CHECKING:
-    from harness.models.decoder_only import DecoderOnly
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks.task import Query, TrainView
 
 
-class DecoderOnlyNetwork(nn.Module):
-    """Decodes perturbation and context into a profile; looks at no cell."""
+@register("decoder-only")
+@dataclass(kw_only=True, eq=False)
+class DecoderOnly(TrainedNetwork):
+    """A perceptron from perturbation and context to the profile, without looking at any cell.
 
-    def __init__(self, model: DecoderOnly, sizes: Sizes) -> None:
-        super().__init__()
-        width = model.hidden
-        self.perturbation = Told(
-            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
-        )
-        self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
-        self.decoder = layers(2 * width, width, sizes.n_genes, model.depth, model.dropout)
+    ``profile = x̄_c + b_c + f(p, c)``, log1p scale: f has `depth` hidden layers of `hidden` units
+    and is zero at first, b is the mean effect (as perturbation-mean), p and c embed perturbation
+    and context. Trained to the least squared error of cells. In the manner of the decoder-only
+    baseline of PerturBench (Wu et al., 2024), which has no start and no features of targets.
 
-    def respond(self, inputs: Inputs) -> Tensor:
-        """Return the profile, once for each set: (n_sets, 1, n_genes)."""
-        told = [self.perturbation(inputs.perturbation), self.context(inputs.context)]
-        deviation: Tensor = self.decoder(torch.cat(told, dim=1))
-        return inputs.start + deviation[:, None]
+    A query whose perturbation was not trained on and that has no features gets a note.
+    """
 
-    def loss(self, inputs: Inputs) -> Tensor:
-        """Return the mean squared error over cells and genes."""
-        return nn.functional.mse_loss(self.respond(inputs).float(), inputs.cells)
+    hidden: Count = 128
+    depth: Count = 2
+    dropout: Share = 0.1
+
+    def fit(self, train: TrainView) -> Self:
+        """Train the network."""
+        network = network_module("decoder_only").DecoderOnlyNetwork
+        fitted = network_module("fitted").FittedNetwork
+        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
+        self.fitted_.fit(self, set_size=1)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the profile of each query."""
+        self.notes_ = self.fitted_.untold(queries)
+        for query in queries:
+            yield Prediction(query, profile=self.fitted_.profile(query))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harness.models.features import Features, Missing
-    from harness.models.networks.settings import Embedding
-    from harness.tasks import TrainView
+    from harness.models.networks.base import Embedding
+    from harness.tasks.task import TrainView
 
 MOST_PAIRS = 512
 """Pseudobulks that principal components are computed from, evenly among the training pairs."""

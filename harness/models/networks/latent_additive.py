@@ -1,48 +1,50 @@
-"""The network of the model latent-additive."""
+"""A perturbation as a step in the code of a cell."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
-from torch import Tensor, nn
-
-from harness.models.networks.inputs import Inputs, Sizes, Told, layers
+from harness.models.base import Count, Share, register
+from harness.models.networks.base import TrainedNetwork, network_module
+from harness.tasks.task import Prediction
 
 if TYPE_CHECKING:
-    from harness.models.latent_additive import LatentAdditive
+    from collections.abc import Iterator, Sequence
+
+    from harness.tasks.task import Query, TrainView
 
 
-class LatentAdditiveNetwork(nn.Module):
-    """Encodes a control cell, adds perturbation and context to its code, and decodes the sum."""
+@register("latent-additive")
+@dataclass(kw_only=True, eq=False)
+class LatentAdditive(TrainedNetwork):
+    """Encodes control cells, adds perturbation and context to their codes, and decodes the mean.
 
-    def __init__(self, model: LatentAdditive, sizes: Sizes) -> None:
-        super().__init__()
-        hidden, width = model.hidden, model.latent
-        self.encoder = encoder(sizes.n_genes, hidden, width, model.dropout)
-        self.perturbation = Told(
-            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
-        )
-        self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
-        self.decoder = layers(width, hidden, sizes.n_genes, model.depth, model.dropout)
+    ``profile = x̄_c + b_c + mean over controls x of f(g(x − x̄_c) + p + c)``, log1p scale: g and f
+    are perceptrons, f is zero at first, b is the mean effect (as perturbation-mean), p and c embed
+    perturbation and context. Trained to the least squared error between a decoded control and a
+    cell of the pair. In the manner of the latent additive model of PerturBench (Wu et al., 2024),
+    which has no start and no features of targets.
 
-    def respond(self, inputs: Inputs) -> Tensor:
-        """Return what becomes of each control: (n_sets, set_size, n_genes)."""
-        told = self.perturbation(inputs.perturbation) + self.context(inputs.context)
-        code = self.encoder(inputs.centred(inputs.controls)) + told[:, None]
-        deviation: Tensor = self.decoder(code)
-        return inputs.start + deviation
+    A query whose perturbation was not trained on and that has no features gets a note.
+    """
 
-    def loss(self, inputs: Inputs) -> Tensor:
-        """Return the mean squared error over cells and genes."""
-        return nn.functional.mse_loss(self.respond(inputs).float(), inputs.cells)
+    hidden: Count = 128
+    latent: Count = 64
+    depth: Count = 1
+    dropout: Share = 0.1
 
+    def fit(self, train: TrainView) -> Self:
+        """Train the network."""
+        network = network_module("latent_additive").LatentAdditiveNetwork
+        fitted = network_module("fitted").FittedNetwork
+        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
+        self.fitted_.fit(self, set_size=1)
+        self.notes_: list[str] = []
+        return self
 
-def encoder(n_genes: int, hidden: int, width: int, dropout: float) -> nn.Sequential:
-    """Return a perceptron of one hidden layer, from a cell to its code."""
-    return nn.Sequential(
-        nn.Linear(n_genes, hidden),
-        nn.LayerNorm(hidden),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden, width),
-    )
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the profile of each query."""
+        self.notes_ = self.fitted_.untold(queries)
+        for query in queries:
+            yield Prediction(query, profile=self.fitted_.profile(query))

@@ -1,0 +1,182 @@
+"""The table of ranks: each with its interval and the chance of being first, tests, stability."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.statistics import holm
+from harness.analysis.tables.formatting import (
+    ARROWS,
+    UNDEFINED,
+    amount,
+    model_cells,
+    p_text,
+    plain,
+    texts,
+)
+from harness.analysis.tables.notes import counted, cut
+from harness.analysis.tables.ranking import MEAN_RANK, ranking_of
+from harness.analysis.tables.selection import block_name, identity
+from harness.analysis.tables.table import Table
+from harness.analysis.tables.text import Cell, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.analysis.statistics import Ranks, Stability
+    from harness.analysis.tables.ranking import Ranking
+    from harness.analysis.tables.selection import Scope
+
+
+def ranks(scope: Scope) -> Table:
+    """Return the ranks of settings, one row for each, best first.
+
+    Columns of its frame: ``dataset``, ``dataset_version``, ``split``, ``controls``, ``model``,
+    ``setting``, ``role``; ``mean_rank`` over metrics; ``mean_rank_place`` with ``_low``, ``_high``
+    and ``_first`` (the share of resamples in which the setting leads by its mean rank); for each
+    metric ``_rank`` with the same, ``_friedman_rank`` (mean rank within pairs); the same for all
+    rows of a block, ``_friedman_p``, ``_critical_difference`` (Nemenyi's), ``_tau`` (stability).
+    """
+    found = [one for block in scope.blocks if (one := ranking_of(block, scope)) is not None]
+    frames = [_frame(ranking, scope) for ranking in found]
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    notes = [*scope.about(), *_notes(scope, found), *scope.gaps()]
+    layout = partial(_sections, found)
+    level = scope.bootstrap.level
+    return Table("ranks", scope.suite, scope.scales, frame, tuple(notes), layout, level)
+
+
+def _frame(ranking: Ranking, scope: Scope) -> pd.DataFrame:
+    block, places = ranking.block, [*ranking.places]
+    about = identity(block, scope.reference(block)).iloc[places].reset_index(drop=True)
+    columns: dict[str, object] = {"mean_rank": ranking.mean_rank}
+    columns |= _columns("mean_rank_place", ranking.by_mean)
+    for name, found in ranking.by_metric.items():
+        columns |= _columns(f"{name}_rank", found)
+        columns[f"{name}_friedman_rank"] = ranking.friedman[name].mean_ranks
+        columns[f"{name}_friedman_p"] = ranking.friedman[name].p
+        columns[f"{name}_critical_difference"] = ranking.friedman[name].difference
+        columns[f"{name}_tau"] = ranking.perturbations[name].mean
+    return pd.concat([about, pd.DataFrame(columns)], axis=1)
+
+
+def _columns(name: str, found: Ranks) -> dict[str, object]:
+    return {
+        name: found.rank,
+        f"{name}_low": found.low,
+        f"{name}_high": found.high,
+        f"{name}_first": found.best,
+    }
+
+
+def _notes(scope: Scope, found: Sequence[Ranking]) -> Iterator[str]:
+    bootstrap = scope.bootstrap
+    yield (
+        f"Ranks: ties share the better one. In brackets the {100 * bootstrap.level:g} % interval "
+        f"of the rank over {bootstrap.draws} bootstrap resamples of perturbations within each "
+        "context, and of seeds where there are several; then the share of resamples in which the "
+        "setting is first. The mean rank is over metrics; beside it, where it puts the setting. "
+        "Ceilings are not ranked."
+    )
+    yield (
+        "Friedman's test asks whether settings differ at all, ranking them within each pair that "
+        "all have; its p-values are adjusted by Holm's procedure over the metrics. Two settings "
+        "whose mean ranks within pairs differ by less than the critical difference (Nemenyi's) are "
+        "not told apart."
+    )
+    yield (
+        "Stability: Kendall's τ between the order and those of resampled perturbations and seeds, "
+        "of single seeds, and by other metrics. 1: the same order; 0: unrelated; −1: the reverse."
+    )
+    for ranking in found:
+        if ranking.n_left_out:
+            left = counted(ranking.n_left_out, "setting")
+            yield f"{block_name(ranking.block)}: {left} behind these left out."
+
+
+# --- how it is shown ----------------------------------------------------------------------------
+
+
+def _sections(found: Sequence[Ranking], table: Table) -> Iterator[Section]:
+    better = {scale.name: ARROWS[scale.higher_is_better] for scale in table.scales}
+    for ranking in found:
+        title = block_name(ranking.block)
+        settings = [ranking.block.settings[place] for place in ranking.places]
+        about = pd.DataFrame([{"model": s.model, "setting": s.label} for s in settings])
+        models = model_cells(about)
+        columns = {"model": models, "mean rank ↓": _mean_rank(ranking)}
+        columns |= {n + better[n]: _ranked(r) for n, r in ranking.by_metric.items()}
+        yield Section.of(f"{title}: ranks", columns)
+        yield _tests(f"{title}: do settings differ?", ranking)
+        within = {
+            n: plain(test.mean_ranks) for n, test in ranking.friedman.items() if not test.reason
+        }
+        if within:
+            yield Section.of(f"{title}: mean rank within pairs", {"model": models, **within})
+        yield _stability(f"{title}: stability of the order", ranking)
+
+
+def _mean_rank(ranking: Ranking) -> list[Cell]:
+    placed = _ranked(ranking.by_mean)
+    return [
+        Cell(mean.text, f"#{place.text} {place.detail}", place.best)
+        for mean, place in zip(plain(ranking.mean_rank), placed, strict=True)
+    ]
+
+
+def _ranked(found: Ranks) -> list[Cell]:
+    columns = (found.rank, found.low, found.high, found.best)
+    return [
+        Cell(
+            f"{rank:.0f}",
+            "" if np.isnan(low) else f"[{low:.0f}, {high:.0f}] {100 * first:.0f} %",
+            bool(rank == 1),
+        )
+        for rank, low, high, first in zip(*columns, strict=True)
+    ]
+
+
+def _tests(title: str, ranking: Ranking) -> Section:
+    tests = ranking.friedman
+    adjusted = holm(np.array([test.p for test in tests.values()]))
+    titles = [ranking.block.settings[place].title for place in ranking.places]
+    groups = [
+        "; ".join(cut([titles[at] for at in group]) for group in test.groups())
+        for test in tests.values()
+    ]
+    columns = {
+        "metric": texts(tests),
+        "not told apart": [
+            Cell(test.reason or told or "none")
+            for test, told in zip(tests.values(), groups, strict=True)
+        ],
+        "pairs": texts(test.n_pairs for test in tests.values()),
+        "χ²": [Cell(amount(test.statistic)) for test in tests.values()],
+        "p": [Cell(p_text(p).removeprefix("p ").removeprefix("= ")) for p in adjusted],
+        "critical difference": plain(test.difference for test in tests.values()),
+    }
+    return Section.of(title, columns, n_labels=2)
+
+
+def _stability(title: str, ranking: Ranking) -> Section:
+    names = [*ranking.by_metric, MEAN_RANK]
+    columns = {"order by": texts(names), "τ, perturbations": _taus(names, ranking.perturbations)}
+    if ranking.seeds:
+        columns["τ, single seeds"] = _taus(names, ranking.seeds)
+    for at, name in enumerate(ranking.by_metric):
+        columns[f"τ, {name}"] = [*plain(ranking.metrics[:, at]), Cell(UNDEFINED)]
+    return Section.of(title, columns)
+
+
+def _taus(names: Sequence[str], found: Mapping[str, Stability]) -> list[Cell]:
+    cells = []
+    for name in names:
+        one = found[name]
+        known = not np.isnan(one.mean)
+        detail = f"[{one.low:.2f}, {one.high:.2f}]" if known else one.reason
+        cells.append(Cell(f"{one.mean:.2f}" if known else UNDEFINED, detail))
+    return cells

@@ -1,0 +1,97 @@
+"""Write a run's tables into its folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.analysis.statistics import Bootstrap
+from harness.analysis.tables.ablation import ablation
+from harness.analysis.tables.comparison import compare
+from harness.analysis.tables.per_perturbation import per_pair
+from harness.analysis.tables.ranks import ranks
+from harness.analysis.tables.selection import Scope, suite_names
+from harness.analysis.tables.table import side_by_side
+from harness.storage import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.analysis.results import Results
+    from harness.analysis.tables.table import Table
+
+_DEFAULT = Bootstrap()
+RANKED = 100
+"""A run of more settings gets no table of ranks unless it is asked for: it takes a while."""
+
+
+def compare_suites(
+    results: Results,
+    *,
+    suites: Sequence[str] = (),
+    baseline: str | None = None,
+    floors: Mapping[str, float] | None = None,
+    bootstrap: Bootstrap = _DEFAULT,
+) -> tuple[Table, ...]:
+    """Return a comparison for each suite, by default for all that there are scores of."""
+    names: list[str | None] = [*(suites or suite_names(results))] or [None]
+    return side_by_side(
+        compare(results, suite=name, baseline=baseline, floors=floors, bootstrap=bootstrap)
+        for name in names
+    )
+
+
+def write_tables(
+    results: Results,
+    folder: str,
+    *,
+    suites: Sequence[str] = (),
+    baseline: str | None = None,
+    floors: Mapping[str, float] | None = None,
+    bootstrap: Bootstrap = _DEFAULT,
+) -> tuple[Table, ...]:
+    """Write a run's tables; return the comparisons, and after them those of an ablation.
+
+    ``comparison`` and ``ranks`` (up to `RANKED` settings) and, of an ablation, ``ablation``, each
+    as ``.md``, ``.csv`` and ``.tex``; ``per_perturbation.csv``. `harness table` gives the others.
+
+    There is one table per suite: a section each in a text, and in the CSV the column ``suite``.
+    `baseline` and `floors` are by default what the runs' jobs say.
+    """
+    tables = compare_suites(
+        results, suites=suites, baseline=baseline, floors=floors, bootstrap=bootstrap
+    )
+    _write(folder, "comparison", tables)
+    paths.write_atomic(paths.join(folder, "per_perturbation.csv"), _csv(per_pair(results)))
+    if max(len(table.frame) for table in tables) <= RANKED:
+        scopes = (Scope.of(results, table.suite, baseline, bootstrap) for table in tables)
+        _write(folder, "ranks", side_by_side(ranks(scope) for scope in scopes))
+    found = (
+        ablation(results, suite=table.suite, baseline=baseline, bootstrap=bootstrap)
+        for table in tables
+    )
+    changes = side_by_side(one for one in found if one is not None)
+    if changes:
+        _write(folder, "ablation", changes)
+    return (*tables, *changes)
+
+
+def _write(folder: str, name: str, tables: Sequence[Table]) -> None:
+    """Write the tables of all suites in each form, one file a form."""
+    texts = (f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in tables)
+    paths.write_atomic(paths.join(folder, f"{name}.md"), "\n".join(texts))
+    latex = (table.to_latex() for table in tables)
+    paths.write_atomic(paths.join(folder, f"{name}.tex"), "\n".join(latex))
+    frames = []
+    for table in tables:
+        others = table.frame.drop(columns="suite", errors="ignore")
+        others.insert(0, "suite", table.suite)
+        frames.append(others)
+    paths.write_atomic(
+        paths.join(folder, f"{name}.csv"), _csv(pd.concat(frames, ignore_index=True))
+    )
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")

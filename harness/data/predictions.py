@@ -1,0 +1,275 @@
+"""Predictions on disk: written as they are made, and read by blocks of genes.
+
+A prediction is laid out as a store: cells sorted into one range per pair, `obs` with `perturbation`
+and `context`, log1p values, readable by `anndata.read_zarr`. Before the predicted cells stand the
+controls that they are measured from, the ones that the model was shown. A scratch prediction,
+deleted once it is scored, can do without them (`controls=None`) and be opened `with_controls`, that
+are read where they lie: they can be a third of the file.
+
+Profiles are a prediction with one cell per pair, so that whatever reads the one reads the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from harness.data.external_predictions import DEFAULT, open_foreign
+from harness.data.held import HeldPredictions, fits
+from harness.data.prediction_collector import Answered
+from harness.data.store import Store, open_store, ranges_of
+from harness.data.store_writer import StoreWriter
+from harness.data.vcc_archive import SUFFIX, unpacked
+from harness.errors import ModelError
+from harness.storage import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from harness.data.cells import Cells, Scale, StoreCells
+    from harness.data.prediction_collector import Asked
+    from harness.kernels.threads import Limits
+
+
+class StoredCells:
+    """The cells of a store or a prediction on disk; implements `harness.data.cells.Cells`.
+
+    `controls`, cells of the same screen that the file itself does not hold, follow its own.
+    """
+
+    def __init__(self, store: Store, controls: Cells | None = None) -> None:
+        self._store = store
+        self._controls = controls
+        self.genes = store.genes
+        self.control_label = store.control_label
+        self.scale: Scale = store.scale
+        sizes = [r.stop - r.start for r in store.ranges]
+        names = np.repeat(np.array([r.perturbation for r in store.ranges], dtype=np.str_), sizes)
+        contexts = np.repeat(np.array([r.context for r in store.ranges], dtype=np.str_), sizes)
+        if controls is not None:
+            names = np.concatenate([names, controls.perturbations])
+            contexts = np.concatenate([contexts, controls.contexts])
+        self.perturbations = names
+        self.contexts = contexts
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A digest of the content; none where the controls are another's."""
+        return self._store.fingerprint if self._controls is None else None
+
+    @property
+    def n_cells(self) -> int:
+        """The number of rows, the controls' among them."""
+        return len(self.perturbations)
+
+    def library_sizes(self) -> np.ndarray:
+        """Return the total count of each cell over all genes, for counts: (n_cells,) float64."""
+        own = self._store.library_sizes()
+        return own if self._controls is None else _both(own, self._controls.library_sizes())
+
+    def gene_block(self, start: int, stop: int) -> np.ndarray:
+        """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
+        own = self._store.gene_block(start, stop)
+        return own if self._controls is None else _both(own, self._controls.gene_block(start, stop))
+
+
+def _both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    together: np.ndarray = np.concatenate([first, second])
+    return together
+
+
+class PredictionWriter(Answered):
+    """Writes predictions in the order of the queries; nothing is there until `publish`.
+
+    Use as a context manager: what is left without `publish` leaves no file.
+
+    Parameters
+    ----------
+    path
+        The folder to write; a Zarr store.
+    queries
+        What must be answered, in this order.
+    genes
+        The columns.
+    control_label
+        The perturbation of control cells.
+    controls
+        The controls to write before the predicted cells; None leaves them out.
+    model
+        For messages and the file's card.
+    compression
+        ``none`` for a prediction that is deleted once it is scored.
+    lasting
+        False for one that this process deletes itself; see `StoreWriter`.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but two by keyword, and no two belong together
+        self,
+        path: str,
+        queries: Sequence[Asked],
+        *,
+        genes: Sequence[str],
+        control_label: str,
+        controls: StoreCells | None = None,
+        model: str = "model",
+        compression: Literal["zstd", "none"] = "zstd",
+        lasting: bool = True,
+    ) -> None:
+        if not queries:
+            raise ModelError(f"{model}: there is no query to predict. Check the split.")
+        obs = _labels(queries, controls)
+        self._writer = StoreWriter(
+            path,
+            obs=obs,
+            var=_frame({}, index=genes),
+            ranges=ranges_of(obs["context"], obs["perturbation"]),
+            dtype="float32",
+            card={"name": f"predictions of {model}"},
+            scale="log1p",
+            control_label=control_label,
+            compression=compression,
+            lasting=lasting,
+        )
+        super().__init__(queries, genes, model, self._writer)
+        if controls is not None:
+            for _, block in controls.blocks():
+                self._writer.append(block)
+
+    @property
+    def made(self) -> str:
+        """The file's path."""
+        return self._writer.path
+
+    def finish(self) -> StoredCells:
+        """Publish the file and open it; `ModelError` where queries are unanswered."""
+        self.publish()
+        return StoredCells(open_store(self.made))
+
+
+def scratch_predictions(
+    path: str,
+    queries: Sequence[Asked],
+    *,
+    genes: Sequence[str],
+    control_label: str,
+    model: str = "model",
+) -> PredictionWriter | HeldPredictions:
+    """Return what takes predictions that are scored at once: held in memory if small, else a file.
+
+    Its ``made`` is then what to score, without controls: the file's path, or what is held. The
+    parameters are those of `PredictionWriter`.
+    """
+    asked: Any = {"genes": genes, "control_label": control_label, "model": model}
+    if fits(sum(query.n_cells for query in queries), len(genes)):
+        return HeldPredictions(queries, **asked)
+    return PredictionWriter(path, queries, **asked, compression="none", lasting=False)
+
+
+def write_profiles(
+    path: str,
+    queries: Sequence[Asked],
+    profiles: np.ndarray,
+    *,
+    genes: Sequence[str],
+    control_label: str,
+    controls: Mapping[str, np.ndarray],
+) -> None:
+    """Write one profile for each query and for each context's controls, on the log1p scale.
+
+    Parameters
+    ----------
+    path
+        The folder to write; reads like a prediction whose pairs have one cell each.
+    queries, profiles
+        What was asked, and (n_queries, n_genes) the answers.
+    genes
+        The columns.
+    control_label, controls
+        The controls' perturbation, and (n_genes,) their profile by context.
+    """
+    contexts = [*controls, *(query.context for query in queries)]
+    names = [*(control_label for _ in controls), *(query.perturbation for query in queries)]
+    obs = _frame({"perturbation": names, "context": contexts})
+    with StoreWriter(
+        path,
+        obs=obs,
+        var=_frame({}, index=list(genes)),
+        ranges=ranges_of(contexts, names),
+        dtype="float64",
+        card={"name": "profiles"},
+        scale="log1p",
+        control_label=control_label,
+    ) as writer:
+        for profile in controls.values():
+            writer.append(profile[None, :])
+        writer.append(profiles)
+        writer.publish()
+
+
+def open_predictions(
+    path: str,
+    *,
+    perturbation_column: str = "target_gene",
+    context_column: str | None = None,
+    control_label: str = "non-targeting",
+    scale: Scale | None = None,
+    limits: Limits = DEFAULT,
+) -> Cells:
+    """Open predictions: ours, a foreign `.h5ad` or AnnData `.zarr`, or a `.vcc` archive.
+
+    Parameters
+    ----------
+    path
+        A prediction or store of ours says itself what its labels and scale are.
+    perturbation_column, context_column, control_label, scale, limits
+        For a foreign file; see `harness.data.external_predictions.open_foreign`.
+    """
+    if is_store(path):
+        return StoredCells(open_store(path))
+    with unpacked(path) if path.endswith(SUFFIX) else nullcontext(path) as file:
+        return open_foreign(
+            os.fspath(file),
+            perturbation_column=perturbation_column,
+            context_column=context_column,
+            control_label=control_label,
+            scale=scale,
+            limits=limits,
+        )
+
+
+def with_controls(path: str, controls: Cells) -> StoredCells:
+    """Open a prediction that was written without controls, with those it is measured from."""
+    return StoredCells(open_store(path), controls)
+
+
+def is_store(path: str) -> bool:
+    """Whether there is a store or prediction of ours, and not a foreign file or nothing."""
+    root = paths.join(path, "zarr.json")
+    if not paths.exists(root):
+        return False
+    described = json.loads(paths.read_text(root))
+    return "harness" in described.get("attributes", {})
+
+
+def _labels(queries: Iterable[Asked], controls: StoreCells | None) -> pd.DataFrame:
+    names: list[Any] = [] if controls is None else [controls.perturbations]
+    contexts: list[Any] = [] if controls is None else [controls.contexts]
+    for query in queries:
+        names.append(np.full(query.n_cells, query.perturbation))
+        contexts.append(np.full(query.n_cells, query.context))
+    return _frame({"perturbation": np.concatenate(names), "context": np.concatenate(contexts)})
+
+
+def _frame(columns: Mapping[str, Any], index: Sequence[str] | None = None) -> pd.DataFrame:
+    import pandas as pd
+
+    data = {name: pd.Categorical(values) for name, values in columns.items()}
+    frame = pd.DataFrame(data, index=None if index is None else pd.Index(index))
+    frame.index = frame.index.astype(str)
+    return frame

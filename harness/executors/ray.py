@@ -1,0 +1,307 @@
+"""Calls as Ray tasks: a cluster on this machine, or one that is already there.
+
+Ray only places and starts; what it would retry by itself it is told not to (``max_retries=0``),
+because its rules are not ours: it retries out-of-memory kills for ever and cannot say afterwards
+how many attempts there were. Results do not travel through Ray either: a worker writes them to the
+run folder before it answers, so that a dead driver or head node loses nothing that was finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+# Read by Ray when it is imported. Without the first, a driver under `uv run` ships the
+# working folder to every worker; without the second, a local cluster leaves a token in the user's
+# home folder which later clusters then demand.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")  # a lost worker is one line of ours, not thirty
+# Only with this does a task without GPUs see none; Ray plans to make it the default.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+
+from harness.errors import ClusterError
+from harness.executors.base import Call, Cause, Outcome, worth_another
+from harness.executors.ray_capacity import LOOK_SECONDS, Places, has, too_much, with_more_memory
+from harness.executors.ray_workers import Workers, in_rays_words, nodes
+from harness.executors.reaching import why_unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Self
+
+    from harness.executors.resources import Resources
+    from harness.jobs.specs import ClusterSpec
+
+POLL_SECONDS = 1.0
+"""How long one wait lasts, so that Ctrl-C is never answered late."""
+
+LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, TaskCancelledError, RayActorError)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A call that is running somewhere, or is to run; when its last attempt was submitted."""
+
+    call: Call
+    attempts: int = 0
+    submitted: float = 0.0
+    ended: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the last attempt was submitted."""
+        return time.time() - self.submitted
+
+    def ask_for_more_memory(self) -> None:
+        """Let the next attempt have more memory than the one that was killed for it."""
+        needs = with_more_memory(self.call.resources)
+        self.call = replace(self.call, resources=needs)
+
+
+class RayExecutor:
+    """Runs calls as Ray tasks, at most a bounded number at a time.
+
+    Parameters
+    ----------
+    cluster
+        Which cluster (none: one is started on this machine and stopped at the end), how many
+        calls may be in flight, and how often a call whose worker was lost is tried again.
+    """
+
+    def __init__(self, cluster: ClusterSpec) -> None:
+        self.cluster = cluster
+
+    def __enter__(self) -> Self:
+        options = _connection(self.cluster)
+        if reason := why_unreachable(options["address"]):
+            raise _nobody(options["address"], reason)
+        _init(options)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        ray.shutdown()
+
+    def check(self, *needs: Resources) -> None:
+        """Raise `ClusterError` where no node could ever run a call: Ray would wait for one.
+
+        Nodes that a cluster may still start cannot be known, so where it may, nothing is refused.
+        """
+        if self.cluster.autoscaling:
+            return
+        found = [node["Resources"] for node in nodes()]
+        for need in needs:
+            asked = in_rays_words(need)
+            if not any(has(node, asked) for node in found):
+                raise ClusterError(too_much(asked, found))
+
+    def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
+        """Yield one outcome for each call, in the order in which they finish."""
+        waiting, places = iter(calls), Places(self.cluster.patience)
+        course = _Course(self.cluster.max_in_flight or _room(), places)
+        try:
+            while course.fill(waiting):
+                if without_place := course.without_place():
+                    yield from without_place
+                    continue
+                for flight, outcome in course.landed():
+                    if worth_another(outcome, self.cluster.retries):
+                        if outcome.cause == "memory":
+                            flight.ask_for_more_memory()
+                        course.put_back(flight)
+                    elif outcome.failed or flight.call.then is None:
+                        yield outcome
+                    else:
+                        course.put_back(_Flight(flight.call.then))
+                course.end_silent()
+        finally:
+            course.workers.release(0.0)
+
+
+class _Course:
+    """The calls that were begun: those that are with Ray, and those that wait for their turn.
+
+    Calls that were begun go before new ones, so that what lies between two stages of a trial does
+    not pile up.
+    """
+
+    def __init__(self, room: int, places: Places) -> None:
+        self.room, self.places = room, places
+        self.workers = Workers()
+        self.flying: dict[Any, _Flight] = {}
+        self.queue: deque[_Flight] = deque()
+
+    def fill(self, waiting: Iterator[Call]) -> bool:
+        """Submit what there is room for, and return whether anything is left to wait for."""
+        for _ in range(len(self.queue)):
+            self._submit(self.queue.popleft())
+        while len(self.flying) + len(self.queue) < self.room:
+            call = next(waiting, None)
+            if call is None:
+                break
+            self._submit(_Flight(call))
+        return bool(self.flying or self.queue)
+
+    def put_back(self, flight: _Flight) -> None:
+        """Let a call be made next, as soon as there is room for it."""
+        self.queue.append(flight)
+
+    def landed(self) -> Iterator[tuple[_Flight, Outcome]]:
+        """Yield the calls that are over, after a short wait for one to be."""
+        ready, _ = ray.wait(list(self.flying), timeout=POLL_SECONDS, fetch_local=True)
+        for reference in ready:
+            flight = self.flying.pop(reference)
+            outcome = _collect(reference, flight)
+            self.workers.ended(reference, lost=outcome.cause not in ("", "raised"))
+            yield flight, outcome
+        self.workers.release()
+
+    def end_silent(self) -> None:
+        """Kill the workers of calls that have given no sign of life for too long."""
+        for reference, flight in self.flying.items():
+            call = flight.call
+            if call.stall_s is None or call.silence is None or flight.ended:
+                continue
+            if (silent := call.silence(flight.submitted)) > call.stall_s:
+                flight.ended = f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
+                self.workers.kill(reference)
+
+    def without_place(self) -> list[Outcome]:
+        """Take back the calls that no node has had place for in too long, and return their ends."""
+        if self.places.due and (self.places.any_lacking or self._any_old()):
+            begun = (*self.flying.values(), *self.queue)
+            self.places.look(flight.call.resources for flight in begun)
+        ended: list[Outcome] = []
+        if not self.places.any_lacking:
+            return ended
+        for reference, flight in list(self.flying.items()):
+            if reason := self.places.given_up(flight.call.resources):
+                del self.flying[reference]
+                self.workers.kill(reference)
+                self.workers.ended(reference, lost=True)
+                ended.append(_without_place(flight, flight.attempts - 1, reason))
+        for flight in list(self.queue):
+            if reason := self.places.given_up(flight.call.resources):
+                self.queue.remove(flight)
+                ended.append(_without_place(flight, flight.attempts, reason))
+        return ended
+
+    def _any_old(self) -> bool:
+        return any(flight.seconds > LOOK_SECONDS for flight in self.flying.values())
+
+    def _submit(self, flight: _Flight) -> None:
+        if self.places.given_up(flight.call.resources) or not self.workers.room_for(flight.call):
+            self.queue.append(flight)
+            return
+        flight.attempts += 1
+        flight.submitted = time.time()
+        self.flying[self.workers.submit(flight.call)] = flight
+
+
+def _collect(reference: Any, flight: _Flight) -> Outcome:
+    """Return the outcome of a call that Ray says is over."""
+    try:
+        outcome: Outcome = ray.get(reference)
+    except OutOfMemoryError as error:
+        return _failure(flight, "memory", error)
+    except LOST as error:
+        return _failure(flight, _why_lost(flight), error)
+    except RayError as error:
+        # The attempt itself never raises: what arrives here came from around it, such as a
+        # result or an argument that cannot be pickled.
+        return _failure(flight, "raised", error)
+    return replace(outcome, attempts=flight.attempts)
+
+
+def _why_lost(flight: _Flight) -> Cause:
+    """Tell a worker that we killed, or that killed itself at its limit, from one that was lost."""
+    if flight.ended:
+        return "stalled"
+    limit = flight.call.limit_s
+    age = flight.call.age(flight.submitted) if flight.call.age else flight.seconds
+    return "time" if limit and age > limit else "lost"
+
+
+def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
+    first_line = str(error).strip().partition("\n")[0]
+    return Outcome(
+        key=flight.call.key,
+        cause=cause,
+        error=flight.ended or f"{type(error).__name__}: {first_line}",
+        traceback=str(error),
+        attempts=flight.attempts,
+        seconds=flight.seconds,
+    )
+
+
+def _without_place(flight: _Flight, attempts: int, reason: str) -> Outcome:
+    """Return the end of a call that was given up; the attempt that never began is none."""
+    return Outcome(flight.call.key, cause="lost", error=reason, attempts=attempts)
+
+
+def _connection(cluster: ClusterSpec) -> dict[str, Any]:
+    """Return the arguments of ``ray.init``: a cluster of our own unless an address is declared."""
+    options: dict[str, Any] = {}
+    if cluster.env:
+        options["runtime_env"] = {"env_vars": dict(cluster.env)}
+    if cluster.address is not None:
+        return {"address": cluster.address, **options}
+    options |= {"address": "local", "include_dashboard": False}
+    if cluster.num_cpus is not None:
+        options["num_cpus"] = cluster.num_cpus
+    if cluster.num_gpus is not None:
+        options["num_gpus"] = cluster.num_gpus
+    if cluster.object_store_bytes is not None:
+        options["object_store_memory"] = cluster.object_store_bytes
+    return options
+
+
+def _init(options: dict[str, Any], attempts: int = 2) -> None:
+    """Connect to a cluster or start one; a start that a busy machine was too slow for, once more.
+
+    Ray gives its own processes half a minute, and has no kind of exception for that.
+    """
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise _nobody(options["address"], str(error)) from error
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        if attempts > 1:
+            _init(options, attempts - 1)
+            return
+        raise ClusterError(
+            "Ray did not start on this machine within half a minute, twice. Wait until the machine "
+            "is less busy, use --on inline, or name a cluster that runs."
+        ) from error
+
+
+def _nobody(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"No Ray cluster answers at {address!r}: {reason}. Start one with `ray start --head`, or "
+        "run on this machine with --on local."
+    )
+
+
+def _room() -> int:
+    """Return how many calls to keep in flight: two for each CPU, so that none waits for us."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(2, 2 * int(resources.get("CPU", 1)))

@@ -1,0 +1,168 @@
+"""What the nodes of a Ray cluster have place for, and which calls wait for a node that is gone.
+
+Ray leaves a call that no node can run pending for ever. What no node could run is refused before
+the first call; but nodes also go in the midst of a run, and clusters replace them. So a call whose
+needs no living node has in total is waited with for a declared time, and then given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from harness.executors.ray_workers import in_rays_words, nodes
+from harness.executors.resources import BUILT_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.executors.resources import Resources
+
+    Kind = tuple[tuple[str, float], ...]
+
+LOOK_SECONDS = 2.0
+"""How often, at most, Ray is asked which nodes there are; not while all calls are younger."""
+
+MORE_MEMORY = 2
+"""What a call killed for its memory gets on its second attempt, as a multiple."""
+
+log = logging.getLogger("harness.cluster")
+
+
+class Places:
+    """Which needs no living node has in total, since when, and which of them are given up.
+
+    Parameters
+    ----------
+    seconds
+        How long such needs are waited with; None for ever, on a cluster that starts nodes.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._since: dict[Kind, float] = {}
+        self._reasons: dict[Kind, str] = {}
+        self._looked = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to `look`."""
+        return self.seconds is not None and time.monotonic() - self._looked >= LOOK_SECONDS
+
+    @property
+    def any_lacking(self) -> bool:
+        """Whether there were needs that no node had when last looked for."""
+        return bool(self._since)
+
+    def look(self, waiting: Iterable[Resources]) -> None:
+        """Learn what there is now for the needs of calls that are not over.
+
+        Needs that were given up are looked for further, so that calls go on once there is a node.
+        """
+        self._looked = now = time.monotonic()
+        kinds = {_kind(need) for need in waiting} | self._reasons.keys()
+        found = [node["Resources"] for node in nodes()]
+        lacking = {kind for kind in kinds if not any(has(node, dict(kind)) for node in found)}
+        for kind in kinds - lacking:
+            if self._since.pop(kind, None) is not None:
+                log.warning("A node of the Ray cluster has %s again.", amounts_asked(dict(kind)))
+        self._since = {kind: since for kind, since in self._since.items() if kind in lacking}
+        for kind in lacking - self._since.keys():
+            self._since[kind] = now
+            self._warn(kind)
+        self._reasons = {
+            kind: self._reasons.get(kind) or self._reason(kind, found)
+            for kind, since in self._since.items()
+            if self.seconds is not None and now - since >= self.seconds
+        }
+
+    def given_up(self, need: Resources) -> str:
+        """Return why a call with such needs is given up; nothing where it is not."""
+        return self._reasons.get(_kind(need), "") if self._reasons else ""
+
+    def _warn(self, kind: Kind) -> None:
+        log.warning(
+            "No node of the Ray cluster has %s any more; calls that need it wait for one, for "
+            "%g s (wait_for_node_seconds).",
+            amounts_asked(dict(kind)),
+            self.seconds,
+        )
+
+    def _reason(self, kind: Kind, found: list[dict[str, float]]) -> str:
+        return (
+            f"{what_there_is(dict(kind), found)} Waited {self.seconds:g} s for one "
+            "(wait_for_node_seconds). Run the same job again once there is such a node: it does "
+            "what is missing."
+        )
+
+
+def with_more_memory(needs: Resources) -> Resources:
+    """Return the needs of a call that was killed for its memory, with twice as much of it.
+
+    One that declared nothing asks for half of the largest node: it then has few neighbours. No more
+    is asked for than a node has that can give the rest.
+    """
+    rest = {name: n for name, n in in_rays_words(needs).items() if name != "memory"}
+    found = [node["Resources"] for node in nodes()]
+    fit = [node.get("memory", 0.0) for node in found if has(node, rest)]
+    most = int(max(fit, default=0.0))
+    asked = needs.memory_bytes * MORE_MEMORY if needs.memory_bytes else most // MORE_MEMORY
+    return needs.with_memory(max(min(asked, most), needs.memory_bytes or 0))
+
+
+def has(node: dict[str, float], asked: dict[str, float]) -> bool:
+    """Whether a node has, in total, what is asked for."""
+    return all(node.get(name, 0) >= number for name, number in asked.items())
+
+
+def too_much(asked: dict[str, float], found: list[dict[str, float]]) -> str:
+    """Say what was asked for, what there is, and what to do."""
+    return (
+        f"{what_there_is(asked, found)} Ask for less under `resources:` in the job, or run it "
+        "where there is such a node; the file of a cluster that starts nodes as they are needed "
+        "says `autoscaling: true`."
+    )
+
+
+def what_there_is(asked: dict[str, float], found: list[dict[str, float]]) -> str:
+    """Say what was asked for, and what there is: nodes that are alike once, the largest first."""
+    kinds = Counter(_amounts(node) for node in sorted(found, key=_size, reverse=True))
+    listed = "; ".join(f"{number} with {amounts}" for amounts, number in kinds.items())
+    several = "s" * (len(found) != 1)
+    return (
+        f"No node of the Ray cluster has {amounts_asked(asked)}, which one call of a trial needs. "
+        f"Found {len(found)} node{several}, the largest first: {listed or 'none'}."
+    )
+
+
+def amounts_asked(asked: dict[str, float]) -> str:
+    """Return ``1 CPU, 60.0 GiB``: what is asked for, without what is not."""
+    return _amounts(asked, missing=False)
+
+
+def _kind(need: Resources) -> Kind:
+    return tuple(sorted(in_rays_words(need).items()))
+
+
+def _size(node: dict[str, float]) -> tuple[float, ...]:
+    return tuple(node.get(name, 0) for name in ("GPU", "CPU", "memory"))
+
+
+def _amounts(resources: dict[str, float], *, missing: bool = True) -> str:
+    """Return ``16 CPUs, 1 GPU, 60.0 GiB``."""
+    amounts = [
+        f"{number:g} {name}{'' if number == 1 else 's'}"
+        for name in ("CPU", "GPU")
+        if (number := resources.get(name, 0)) or missing
+    ]
+    if memory := resources.get("memory", 0):
+        amounts.append(f"{memory / 2**30:.1f} GiB")
+    amounts += [f"{number:g} {name}" for name, number in resources.items() if _is_custom(name)]
+    return ", ".join(amounts)
+
+
+def _is_custom(name: str) -> bool:
+    """Whether a resource is one that somebody named, not Ray's own, such as a node's address."""
+    return name not in BUILT_IN and not name.startswith("node:")

@@ -1,0 +1,258 @@
+"""Check a job against what is registered: datasets, splits, models, their parameters, and suites.
+
+It works on the file as it was read, not on the parsed job: a wrong type in one line must not hide
+an unknown model in the next. Hence the care with which each value is looked at before it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.config.declarations import Problem, check_model, read_yaml
+from harness.config.parameter_checks import missing, wrong_parameters
+from harness.data.dataset_names import is_store_path, parse_simulated
+from harness.errors import DeclarationError, HarnessError, near_match
+from harness.jobs.entries import ENTRY_KEYS
+from harness.jobs.search_checks import search_problems
+from harness.jobs.settings import settings
+from harness.jobs.specs import job_model
+from harness.storage.paths import exists
+from harness.tasks.factors import DATA_FACTORS, wrong_factors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from inspect import Parameter
+    from pathlib import Path
+
+Found = tuple[str, str]
+"""A dotted key and what is wrong there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is registered, as far as a job can name it.
+
+    Attributes
+    ----------
+    splits_of
+        The splits of a dataset, by its name; called for known datasets only.
+    parameters_of
+        A model's parameters as `inspect.signature` gives them, with `specs.CELLS` among them for
+        a model that predicts profiles; called for known models only.
+    simulation_options
+        What may follow the question mark of ``sim:small?seed=3``.
+    metrics
+        By suite, its metrics with whether higher is better; None for a mere count.
+    broken
+        Declared models that cannot be used, each with what is wrong with it first.
+    """
+
+    models: Sequence[str]
+    suites: Sequence[str]
+    datasets: Sequence[str]
+    splits_of: Callable[[str], Sequence[str]]
+    parameters_of: Callable[[str], Mapping[str, Parameter]]
+    simulation_options: Mapping[str, Parameter] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, bool | None]] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_job(path: Path, known: Known) -> list[Problem]:
+    """Return all that is wrong with a job, in the order of its keys; nothing when it can run."""
+    file = str(path)
+    try:
+        data = read_yaml(path)
+    except DeclarationError as error:
+        return list(error.args)
+    _, problems = check_model(job_model(data), data, file)
+    if not isinstance(data, dict):
+        return problems
+    seen = {problem.key for problem in problems}
+    for check in (_datasets, _splits, search_problems, _models, _score, _repeats):
+        problems += [
+            Problem(file, key, text) for key, text in check(data, known) if key not in seen
+        ]
+    return problems
+
+
+def _named(data: Any, key: str) -> Iterator[Found]:
+    """Yield each name under `key` with its own key, whether one is given or a list."""
+    value = data.get(key) if isinstance(data, dict) else None
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        yield from ((f"{key}[{i}]", v) for i, v in enumerate(value) if isinstance(v, str))
+
+
+def _unknown(key: str, kind: str, name: str, names: Sequence[str]) -> Found:
+    return key, f"unknown {kind} {name!r}. {near_match(name, names)}"
+
+
+def _screens(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what names datasets and splits, with its prefix: the job, and the side of a truth."""
+    yield "", data
+    if data.get("kind") == "score" and isinstance(data.get("truth"), dict):
+        yield "truth.", data["truth"]
+
+
+def _datasets(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    for prefix, screens in _screens(data):
+        for key, name in _named(screens, "dataset"):
+            yield from _dataset(f"{prefix}{key}", name, known)
+
+
+def _dataset(key: str, name: str, known: Known) -> Iterator[Found]:
+    """Yield what is wrong with the name of a dataset; nothing when its splits can be asked for."""
+    if is_store_path(name):
+        if not exists(name):
+            yield key, f"there is no store {name}. Make it with: harness convert"
+        return
+    try:
+        simulated = parse_simulated(name)
+    except ValueError as error:
+        yield key, str(error)
+        return
+    base = f"sim:{simulated.preset}" if simulated else name
+    if base not in known.datasets:
+        yield _unknown(key, "dataset", base, known.datasets)
+    if not simulated:
+        return
+    wrong = [
+        *wrong_parameters(key, "a simulation", dict(simulated.options), known.simulation_options)
+    ]
+    yield from wrong
+    if base in known.datasets and not wrong:
+        try:  # a number that no screen can have: none of cells, more combinations than there are
+            known.splits_of(name)
+        except HarnessError as error:
+            yield key, str(error)
+
+
+def _splits(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    for prefix, screens in _screens(data):
+        for key, dataset in _named(screens, "dataset"):
+            if any(_dataset(key, dataset, known)):
+                continue
+            names = known.splits_of(dataset)
+            for place, name in _named(screens, "split"):
+                if name not in names:
+                    yield _unknown(f"{prefix}{place}", f"split of {dataset}", name, names)
+
+
+def _entries(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    base, models = data.get("base"), data.get("models")
+    if isinstance(base, dict) and isinstance(base.get("model"), str):
+        yield "base", base
+    for i, entry in enumerate(models if isinstance(models, list) else []):
+        if isinstance(entry, dict) and isinstance(entry.get("model"), str):
+            yield f"models[{i}]", entry
+
+
+def _models(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    for key, entry in _entries(data):
+        model = entry["model"]
+        if model in known.broken:
+            yield f"{key}.model", f"{model!r} cannot be used: {known.broken[model]}"
+            continue
+        if model not in known.models:
+            yield _unknown(f"{key}.model", "model", model, known.models)
+            continue
+        given, zipped = _settable(entry), _mapping(entry.get("zip"))
+        if "seed" in given:
+            yield f"{key}.seed", "is set for all models at once. Use the job's seeds."
+            del given["seed"]
+        parameters = {n: p for n, p in known.parameters_of(model).items() if n != "seed"}
+        if "cells" in given and "cells" not in parameters:
+            yield f"{key}.cells", f"does not apply: {model} predicts cells itself. Remove it."
+            del given["cells"]
+        yield from wrong_parameters(key, model, given, parameters)
+        yield from wrong_parameters(f"{key}.zip", model, zipped, parameters)
+        yield from missing(key, model, {**given, **zipped}, parameters)
+        if key == "base":
+            yield from _varied(model, given, _mapping(data.get("vary")), parameters)
+
+
+def _settable(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in ("model", *ENTRY_KEYS)}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _varied(
+    model: str, given: dict[str, Any], vary: dict[str, Any], known: Mapping[str, Parameter]
+) -> Iterator[Found]:
+    """Yield what is wrong with the factors of an ablation and the values they take."""
+    for name, value in given.items():
+        if isinstance(value, list) and name in known:
+            yield f"base.{name}", "is a list: the base is one setting. Put the list under vary."
+    factors = {name: levels for name, levels in vary.items() if name in DATA_FACTORS}
+    yield from ((f"vary.{key}", text) for key, text in wrong_factors(factors))
+    others = {name: levels for name, levels in vary.items() if name not in DATA_FACTORS}
+    for name in others:
+        if name not in known:
+            hint = near_match(name, (*known, *DATA_FACTORS))
+            yield (
+                f"vary.{name}",
+                f"is no factor: neither a parameter of {model} nor of data. {hint}",
+            )
+    right = {name: levels for name, levels in others.items() if name in known and levels != []}
+    yield from wrong_parameters("vary", model, right, known)
+
+
+def _score(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    score = data.get("score")
+    scored = data.get("kind") == "score"  # the models are those that the files are named after
+    for key, name in _named(score, "suite"):
+        if name not in known.suites:
+            yield _unknown(f"score.{key}", "suite", name, known.suites)
+    for key, name in () if scored else _named(score, "baseline"):
+        yield from ((f"score.{key}", text) for text in _baseline(name, data, known))
+
+
+def _baseline(name: str, data: dict[str, Any], known: Known) -> Iterator[str]:
+    """Yield what is wrong with a baseline: it is no model of the job, or more than one setting."""
+    places = {key: entry for key, entry in _entries(data) if entry["model"] == name}
+    meant = sum(_n_settings(entry, data) for entry in places.values())
+    if not places:
+        right = [e["model"] for _, e in _entries(data) if e["model"] in known.models]
+        if name in known.models:
+            hint = "Add it to models, or name one of them."
+        else:
+            hint = near_match(name, right or known.models)
+        yield f"{name!r} is not among the job's models. {hint}"
+    elif meant > 1:
+        yield (
+            f"{name!r} is in the job with {meant} settings ({', '.join(places)}), expected one: "
+            "without lists, data factors or a second entry."
+        )
+
+
+def _n_settings(entry: dict[str, Any], data: dict[str, Any]) -> int:
+    """Count what an entry means before its filters: these may leave one, so they count as one."""
+    if entry is data.get("base"):
+        return 1 + sum(len(v) for v in _mapping(data.get("vary")).values() if isinstance(v, list))
+    if "only" in entry or "except" in entry:
+        return 1
+    zipped = [v for v in _mapping(entry.get("zip")).values() if isinstance(v, list)]
+    factors = _mapping(entry.get("data", data.get("data")))
+    paired = max((len(values) for values in zipped), default=1)
+    return paired * len(settings(_settable(entry))) * len(settings(factors))
+
+
+def _repeats(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    lists = {name: data.get(name) for name in ("dataset", "split", "seeds", "folds", "keep")}
+    lists["score.suite"] = _mapping(data.get("score")).get("suite")
+    if data.get("kind") == "search":
+        space = _mapping(data.get("space"))
+        lists |= {f"space.{n}.choice": _mapping(one).get("choice") for n, one in space.items()}
+    for key, owner in (("data", data), *((f"{key}.data", one) for key, one in _entries(data))):
+        factors = _mapping(owner.get("data"))
+        lists |= {f"{key}.{name}": values for name, values in factors.items()}
+    for key, values in lists.items():
+        # Compared as they are written: true is no 1, which Python holds for equal.
+        shown = [repr(value) for value in values] if isinstance(values, list) else []
+        if repeated := [text for i, text in enumerate(shown) if text in shown[:i]]:
+            yield key, f"{repeated[0]} is given twice."

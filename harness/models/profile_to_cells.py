@@ -1,0 +1,119 @@
+"""Cells for models that predict a profile, by one shared step that the job declares.
+
+``shift-controls``: as many shown control cells of the query's context as the query asks for, each
+shifted by the predicted effect, gene by gene on the log1p scale, and clipped at 0::
+
+    cell = max(control cell + (profile - control pseudobulk), 0)
+
+``tile-profile``: the profile, clipped at 0, once for each cell.
+
+A model that predicts cells and a profile besides is registered with ``cells="own"``: a job may then
+take one of these steps in place of its cells.
+
+The choice moves scores, so it is part of a trial's identity. Shifting keeps the scatter of real
+cells, but clipping loses part of a decrease where a gene is zero in most cells, and an increase
+lifts every zero, which a rank test sees at once. Tiled cells have the profile as their mean
+exactly, and no variance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import ModelError, listed
+from harness.models.base import OwnCellStep, query_rng
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from harness.tasks.task import Prediction, Query, TrainView
+
+POOL_BYTES = 256 * 1024 * 1024
+"""Memory for the controls that are drawn from: 3,700 cells of 18,080 genes."""
+
+
+def with_cells(
+    predictions: Iterable[Prediction], train: TrainView, step: OwnCellStep, seed: int = 0
+) -> Iterator[Prediction]:
+    """Yield the predictions, those without cells given some by the step.
+
+    Controls are drawn by the seed and the query, without replacement where there are enough, from a
+    pool that every query, model and seed on the screen shares.
+    """
+    pool = _Pool(train)
+    for prediction in predictions:
+        if prediction.cells is not None:
+            yield prediction
+            continue
+        query, profile = prediction.query, _checked(prediction, train.genes)
+        if step == "own":
+            raise ModelError(
+                f"Prediction for {query.perturbation!r} in {query.context!r}: found a profile, "
+                "expected the model's own cells. Let the job set cells to another step."
+            )
+        if step == "tile-profile":
+            cells = _tiled(profile, query.n_cells)
+        else:
+            effect = profile - train.control_pseudobulk(query.context)
+            cells = _shifted(pool.of(query.context), effect, query, seed)
+        yield replace(prediction, cells=cells)
+
+
+def profiles_alone(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Yield the predictions without cells, for a model whose own ones a job does not want."""
+    for prediction in predictions:
+        yield replace(prediction, cells=None)
+
+
+def _checked(prediction: Prediction, genes: Sequence[str]) -> np.ndarray:
+    """Return the profile; `ModelError` where it is none, or a step would hide what is wrong."""
+    query, profile = prediction.query, prediction.profile
+    expected = f"expected a profile of shape ({len(genes)},)."
+    if profile is None:
+        found = "neither cells nor a profile"
+    elif not isinstance(profile, np.ndarray) or profile.dtype.kind not in "iuf":
+        found = f"values of type {getattr(profile, 'dtype', type(profile).__name__)}"
+        expected = f"expected an array of floats of shape ({len(genes)},)."
+    elif profile.shape != (len(genes),):
+        found = str(profile.shape)
+    elif (endless := np.isneginf(profile)).any():  # cutting off at zero would make 0 of it
+        where = listed(genes[i] for i in np.flatnonzero(endless).tolist())
+        found, expected = f"minus infinity in {where}", "expected finite log1p values."
+    else:
+        return profile
+    raise ModelError(
+        f"Prediction for {query.perturbation!r} in {query.context!r}: found {found}, {expected}"
+    )
+
+
+class _Pool:
+    """Control cells of the context asked for last; queries come sorted by context."""
+
+    def __init__(self, train: TrainView) -> None:
+        self._train = train
+        self._context: str | None = None
+        self._cells = np.empty((0, len(train.genes)), dtype=np.float32)
+
+    def of(self, context: str) -> np.ndarray:
+        if context != self._context:
+            size = max(1, POOL_BYTES // (4 * len(self._train.genes)))
+            self._cells = self._train.controls(context, size)
+            self._context = context
+        return self._cells
+
+
+def _tiled(profile: np.ndarray, n_cells: int) -> np.ndarray:
+    # One row seen n times: the writer copies it, memory does not grow with the cells.
+    row = np.maximum(profile, 0).astype(np.float32)
+    return np.broadcast_to(row, (n_cells, len(row)))
+
+
+def _shifted(pool: np.ndarray, effect: np.ndarray, query: Query, seed: int) -> np.ndarray:
+    rng = query_rng(seed, query, "shift-controls")
+    drawn = rng.choice(len(pool), size=query.n_cells, replace=query.n_cells > len(pool))
+    cells: np.ndarray = pool[drawn] + effect.astype(np.float32)
+    np.maximum(cells, 0, out=cells)
+    return cells

@@ -1,0 +1,142 @@
+"""Trust checks of a dataset, or of the datasets of a run, and their files.
+
+::
+
+    trust.md, trust.csv    what each metric is worth; written last
+    trust.json             dataset, fingerprint, sampling, what could not be scored
+    scores.parquet         one row for each prediction, metric and pair
+
+Of a run they lie in ``RUN/trust/DATASET/``, where comparison tables and reports look for them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.tables.metric_checks import FOLDER, trust_table
+from harness.analysis.trials import read_run
+from harness.data.store import open_store
+from harness.errors import DataError
+from harness.runs.preparation import prepare
+from harness.scoring.metric_checks import Sampling, check_trust
+from harness.storage import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from harness.analysis.tables import Table
+    from harness.scoring.options import Reading
+
+    Progress = Callable[[str, int, int], None]
+
+_ALL = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """What was found of one dataset, and the folder that it was written to."""
+
+    dataset: str
+    folder: str
+    table: Table
+
+
+def assess(
+    subject: str,
+    suites: Sequence[str] = (),
+    output: str | None = None,
+    *,
+    sampling: Sampling = _ALL,
+    reading: Reading | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[Assessed]:
+    """Check metrics on a dataset, or on every dataset of a run, and write what was found.
+
+    Parameters
+    ----------
+    subject
+        A card, a store, ``sim:PRESET``; or a run folder.
+    suites
+        By which suites; by default a run's own, else vcc2025.
+    output
+        The folder; by default ``runs/trust-NAME``, or ``trust/`` in the run folder.
+    sampling, reading
+        As `harness.scoring.metric_checks.check_trust` takes them.
+    progress
+        Called with the dataset, predictions scored and in all.
+    """
+    job = read_run(subject).get("job", {})
+    datasets = _datasets(job, subject)
+    chosen = tuple(suites) or _suites(job)
+    found = []
+    for dataset in datasets:
+        folder = _folder(subject, dataset, output, is_run=bool(job))
+        found.append(_assess(dataset, chosen, folder, sampling, reading, progress))
+    return found
+
+
+def _assess(
+    dataset: str,
+    suites: tuple[str, ...],
+    folder: str,
+    sampling: Sampling,
+    reading: Reading | None,
+    progress: Progress,
+) -> Assessed:
+    store = open_store(prepare(dataset, progress).store)
+    trust = check_trust(
+        store,
+        suites,
+        sampling=sampling,
+        reading=reading,
+        report=lambda done, total: progress(dataset, done, total),
+    )
+    table = trust_table(trust.scores, trust.left_out)
+    described = {
+        "dataset": dataset,
+        "dataset_version": int(store.card.get("version", 1)),
+        "fingerprint": store.fingerprint,
+        "suites": list(suites),
+        "sampling": asdict(sampling),
+        "n_pairs": trust.n_pairs,
+        "n_contexts": trust.n_contexts,
+        "left_out": dict(trust.left_out),
+    }
+    buffer = BytesIO()
+    trust.scores.to_parquet(buffer, index=False)
+    paths.write_atomic(paths.join(folder, "scores.parquet"), buffer.getvalue())
+    paths.write_atomic(paths.join(folder, "trust.json"), json.dumps(described, indent=1) + "\n")
+    paths.write_atomic(paths.join(folder, "trust.csv"), table.to_csv())
+    paths.write_atomic(paths.join(folder, "trust.md"), table.to_markdown())
+    return Assessed(dataset, folder, table)
+
+
+def _datasets(job: Mapping[str, Any], subject: str) -> tuple[str, ...]:
+    """Return the datasets of a job, whatever its kind; of no job the subject itself."""
+    if not job:
+        return (subject,)
+    named = job.get("dataset") or job.get("truth")
+    if isinstance(named, dict):
+        named = named.get("dataset")
+    elif job.get("kind") == "score":
+        raise DataError(
+            f"{subject}: the run scores predictions against the file {named!r}, not a dataset. "
+            "Give the truth as a store: harness convert, then harness trust STORE."
+        )
+    return tuple(named) if isinstance(named, list) else (str(named),)
+
+
+def _suites(job: Mapping[str, Any]) -> tuple[str, ...]:
+    named = job.get("score", {}).get("suite", "vcc2025")
+    return tuple(named) if isinstance(named, list) else (str(named),)
+
+
+def _folder(subject: str, dataset: str, output: str | None, *, is_run: bool) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.rstrip("/").rpartition("/")[2])
+    if is_run:
+        return paths.join(output or paths.join(subject, FOLDER), name)
+    return output or paths.join("runs", f"trust-{name}")

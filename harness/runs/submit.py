@@ -1,0 +1,88 @@
+"""A run whose driver lives on the cluster: the job goes there, and its output comes back.
+
+The command that is handed in is the one that a person on the head node would type. Job and cluster
+file travel in it, so nothing has to be copied first; the run folder must be a place that the nodes
+see, since it is all that comes of a run.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import yaml
+
+from harness.errors import ClusterError
+from harness.executors.ray_jobs import JobServer
+from harness.jobs.specs import read_job
+from harness.storage import paths
+from harness.storage.paths import find_declaration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.jobs.specs import ClusterSpec
+
+
+def submit_run(name: str, run: str | None, cluster: ClusterSpec) -> tuple[JobServer, str]:
+    """Hand a run in, and return the server and the id of its job there.
+
+    Parameters
+    ----------
+    name
+        A job's name, or the path of its file here. Only the file itself is checked: the datasets
+        that it names need not be here.
+    run
+        The run folder, as a URL or an absolute path on the cluster.
+    cluster
+        One with the address of a dashboard.
+    """
+    path = find_declaration("jobs", name)
+    read_job(str(path))
+    place = _place(run, path.stem)
+    server = JobServer(str(cluster.address))
+    command = command_there(path.name, path.read_bytes(), place, cluster)
+    return server, server.submit(command, name=f"harness run {path.stem}", env=cluster.env)
+
+
+def _place(run: str | None, name: str) -> str:
+    """Return the run folder; `ClusterError` where nodes could not find it."""
+    if run is not None and (paths.is_remote(run) or PurePosixPath(run).is_absolute()):
+        return run
+    found = f"found {run!r}" if run else "found none"
+    raise ClusterError(
+        f"-o: a run that is submitted needs a run folder that the nodes of the cluster see: "
+        f"{found}, expected a URL or an absolute path there, such as s3://bucket/runs/{name}."
+    )
+
+
+def command_there(file: str, job: bytes, run: str, cluster: ClusterSpec) -> str:
+    """Return the shell command that runs a job on the head of a cluster.
+
+    Parameters
+    ----------
+    file, job
+        The name of the job's file, and what is in it.
+    """
+    inside = cluster.model_dump(exclude_defaults=True, exclude={"env"}) | {"address": "auto"}
+    files = {file: job, "inside.yaml": yaml.safe_dump(inside).encode()}
+    unpacked = " && ".join(
+        f'echo {base64.b64encode(content).decode()} | base64 -d > "$folder"/{shlex.quote(name)}'
+        for name, content in files.items()
+    )
+    return (
+        f"folder=$(mktemp -d) && {unpacked} && exec python -m harness run "
+        f'"$folder"/{shlex.quote(file)} -o {shlex.quote(run)} --on "$folder"/inside.yaml'
+    )
+
+
+def follow_run(server: JobServer, job: str, write: Callable[[str], object]) -> None:
+    """Pass on what a run prints until it is over; `ClusterError` where it did not end well."""
+    status, why = server.follow(job, write)
+    if status != "SUCCEEDED":
+        raise ClusterError(
+            f"Ray job {job} at {server.address} ended as {status}: {why.strip() or 'no reason'}. "
+            "What it printed is above. Submitted again, the same run goes on where it was."
+        )

@@ -1,0 +1,241 @@
+"""Score files of predictions against one truth: no job, no trials, what `harness score` does.
+
+The truth is read once. A prediction that cannot be scored is reported and the others go on; what
+is written is written whole, and only for predictions that were scored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.analysis.results import Results
+from harness.analysis.tables import compare_suites
+from harness.errors import DataError, HarnessError, listed
+from harness.scoring.anchored_table import as_markdown, try_anchored
+from harness.scoring.anchors import SUITE
+from harness.scoring.options import Reading
+from harness.scoring.score import SUFFIXES, chosen_suites, prepare, score
+from harness.storage import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from harness.analysis.tables import Table
+    from harness.scoring.scores import Scores
+    from harness.scoring.truth import PreparedTruth
+
+
+@dataclass(slots=True)
+class Batch:
+    """What came of scoring several predictions.
+
+    Attributes
+    ----------
+    scores
+        By prediction, in the order given.
+    failures
+        Why a prediction could not be scored, by its path.
+    tables
+        One for each suite, predictions as rows.
+    anchored, not_anchored
+        The 2026 suite's scores between its anchors, predictions as rows; or why there are none.
+    ends
+        By suite, the anchors themselves, or why there are none.
+    """
+
+    scores: dict[str, Scores] = field(default_factory=dict)
+    failures: dict[str, HarnessError] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    anchored: pd.DataFrame = field(default_factory=pd.DataFrame)
+    not_anchored: str = ""
+    ends: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to score by, and how to read the files.
+
+    Attributes
+    ----------
+    suites, metrics
+        Suites, and instead of their own metrics these.
+    baseline
+        A prediction that combined scores are measured from; it is scored too.
+    reading
+        How files are read.
+    reference
+        A folder or URL where the truth's part of scores is kept, and looked for.
+    de_truth, de_predictions
+        Tables of differential expression to take in place of the rank test; of predictions, by path
+        as given, those that have one.
+    """
+
+    suites: Sequence[str] = ("vcc2025",)
+    metrics: Sequence[str] | None = None
+    baseline: str | None = None
+    reading: Reading = field(default_factory=Reading)
+    reference: str | None = None
+    de_truth: str | None = None
+    de_predictions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def baseline_name(self) -> str | None:
+        """What the baseline is called."""
+        return None if self.baseline is None else prediction_name(self.baseline)
+
+
+def score_files(
+    truth: str,
+    predictions: Sequence[str],
+    out: str,
+    request: Request,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Batch:
+    """Score predictions, and write ``OUT/scores.parquet``, ``OUT/table.md`` and each one's CSVs.
+
+    Parameters
+    ----------
+    truth, predictions
+        Paths of .h5ad or .zarr files, or stores.
+    out
+        The folder to write to.
+    report
+        Called with the number of predictions done, and of all.
+
+    Raises
+    ------
+    DataError
+        The truth cannot be read, or two predictions have one name.
+    """
+    chosen = chosen_suites(list(request.suites), request.metrics)  # unknown names before reading
+    request = replace(request, suites=[suite.name for suite, _ in chosen])
+    files = _named([*predictions, *([request.baseline] if request.baseline else [])])
+    if not files:
+        raise DataError("No prediction is named. Expected one file or several. Name them.")
+    paths.check_writable(out)
+    prepared = prepare(
+        truth,
+        request.reading,
+        suite=list(request.suites),
+        metrics=request.metrics,
+        reference=request.reference,
+        de_table=request.de_truth,
+    )
+    batch = Batch()
+    first = sorted(files, key=lambda name: name != request.baseline_name)
+    for done, name in enumerate(first):
+        report(done, len(files))
+        _score_one(prepared, name, files[name], request, batch)
+        if name in batch.scores:
+            _writing(out, partial(batch.scores[name].write, out))
+        elif paths.exists(earlier := paths.join(out, name)):
+            error = batch.failures[files[name]]
+            batch.failures[files[name]] = DataError(
+                f"{error} What is in {earlier} was scored by an earlier call: do not take it for "
+                "this one's."
+            )
+    report(len(files), len(files))
+    batch.scores = {name: batch.scores[name] for name in files if name in batch.scores}
+    _writing(out, lambda: _write_all(prepared, batch, out, request))
+    return batch
+
+
+def _score_one(truth: PreparedTruth, name: str, path: str, request: Request, batch: Batch) -> None:
+    """Score one prediction into the batch; without its baseline the whole batch has no meaning."""
+    try:
+        batch.scores[name] = score(
+            truth,
+            path,
+            suite=list(request.suites),
+            metrics=request.metrics,
+            de_table=request.de_predictions.get(path),
+        )
+    except (HarnessError, OSError) as error:
+        failure = _as_ours(path, error)
+        if name == request.baseline_name:
+            raise failure from error
+        batch.failures[path] = failure
+
+
+def _write_all(truth: PreparedTruth, batch: Batch, out: str, request: Request) -> None:
+    if SUITE in request.suites and batch.scores and request.metrics is None:
+        batch.anchored, batch.not_anchored = try_anchored(truth, batch.scores, out)
+        batch.ends = {SUITE: batch.not_anchored or truth.ends[0]}
+    _write(batch, out, request)
+
+
+def _writing(out: str, write: Callable[[], object]) -> None:
+    """Write results; a full disk or a folder that cannot be written to is named."""
+    try:
+        write()
+    except OSError as error:
+        if isinstance(error, HarnessError):
+            raise
+        raise DataError(
+            f"{out}: the results cannot be written ({error}). Name a folder that can be written "
+            "to, on a disk with room."
+        ) from error
+
+
+def prediction_name(path: str) -> str:
+    """Return what a prediction is called: its file's name without the extension."""
+    pure = PurePath(path.rstrip("/"))
+    return pure.stem if pure.suffix in SUFFIXES else pure.name
+
+
+def _named(files: Sequence[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for file in files:
+        name = prediction_name(file)
+        if name in named and _same(named[name], file):
+            continue
+        if name in named:
+            raise DataError(
+                f"{named[name]} and {file} would both be written as {name!r}. Rename one: a "
+                "prediction is called by its file's name."
+            )
+        named[name] = file
+    return named
+
+
+def _same(one: str, other: str) -> bool:
+    remote = paths.is_remote(one) or paths.is_remote(other)
+    return one == other if remote else Path(one).resolve() == Path(other).resolve()
+
+
+def _as_ours(path: str, error: Exception) -> HarnessError:
+    return error if isinstance(error, HarnessError) else DataError(f"{path}: {error}")
+
+
+def _write(batch: Batch, out: str, request: Request) -> None:
+    if not batch.scores:
+        return
+    rows = pd.concat(
+        [scores.frame.assign(prediction=name) for name, scores in batch.scores.items()],
+        ignore_index=True,
+    )
+    rows.insert(0, "prediction", rows.pop("prediction"))
+    buffer = BytesIO()
+    rows.to_parquet(buffer, index=False)
+    paths.write_atomic(paths.join(out, "scores.parquet"), buffer.getvalue())
+    trials = pd.DataFrame({"trial": list(batch.scores), "model": list(batch.scores)})
+    if batch.ends:
+        trials["ends"] = json.dumps(batch.ends)
+    results = Results.of(rows.rename(columns={"prediction": "trial"}), trials)
+    suites, baseline = list(request.suites), request.baseline_name
+    batch.tables = compare_suites(results, suites=suites, baseline=baseline)
+    text = [f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in batch.tables]
+    if len(batch.anchored):
+        text.append(f"\n## Scaled score of {SUITE}\n\n{as_markdown(batch.anchored)}")
+    if batch.not_anchored:
+        text.append(f"\nNo scaled score of {SUITE}: {batch.not_anchored}\n")
+    if batch.failures:
+        text.append(f"\nNot scored: {listed(batch.failures)}.\n")
+    paths.write_atomic(paths.join(out, "table.md"), "\n".join(text))

@@ -1,0 +1,71 @@
+"""Whether a prediction is about the same genes and pairs as the truth; nothing is made to fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from harness.errors import DataError, listed
+
+if TYPE_CHECKING:
+    from harness.data.cells import Cells, Scale
+
+
+class Labelled(Protocol):
+    """A side by its names."""
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The gene axis."""
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """The (perturbation, context) pairs."""
+
+
+def check_agreement(truth: Labelled, prediction: Labelled, of: str, name: str) -> None:
+    """Refuse a prediction whose genes or pairs are not the truth's."""
+    if truth.genes != prediction.genes:
+        raise DataError(f"{name}: {_gene_difference(truth.genes, prediction.genes, of)}")
+    missing, extra = truth.pairs - prediction.pairs, prediction.pairs - truth.pairs
+    if missing or extra:
+        found = " and ".join(
+            f"{word} {listed(sorted(label_of(pair) for pair in pairs))}"
+            for word, pairs in (("lacks", missing), ("has in addition", extra))
+            if pairs
+        )
+        raise DataError(
+            f"{name}: the perturbations are not those of {of}: it {found}. Expected the same "
+            "perturbations, in the same contexts, on both sides. Predict all of them and no others."
+        )
+
+
+def check_scales(truth: Scale, cells: Cells, of: str, name: str) -> None:
+    """Refuse a prediction on another scale than the truth's; zeros alone are on either."""
+    if cells.scale == truth or (cells.scale == "counts" and not cells.library_sizes().any()):
+        return
+    raise DataError(
+        f"{name}: the values are {cells.scale}, those of {of} are {truth}: they would be brought "
+        f"to log1p in different ways, if at all. Expected {truth}. Give both on one scale, or say "
+        f"that this is meant (prediction scale {cells.scale})."
+    )
+
+
+def _gene_difference(truth: tuple[str, ...], prediction: tuple[str, ...], of: str) -> str:
+    if sorted(truth) == sorted(prediction):
+        at = next(i for i, (a, b) in enumerate(zip(truth, prediction, strict=True)) if a != b)
+        return (
+            f"the genes are those of {of} in another order: gene {at} is {prediction[at]!r}, "
+            f"expected {truth[at]!r}. Put the columns into the truth's order."
+        )
+    missing, extra = sorted(set(truth) - set(prediction)), sorted(set(prediction) - set(truth))
+    parts = [f"lacks {listed(missing)}"] * bool(missing) + [f"adds {listed(extra)}"] * bool(extra)
+    return (
+        f"the genes are not those of {of}: found {len(prediction)}, expected {len(truth)}; it "
+        f"{' and '.join(parts) or 'gives some twice'}. Predict exactly the truth's genes."
+    )
+
+
+def label_of(pair: tuple[str, str]) -> str:
+    """Return how messages call a (perturbation, context) pair."""
+    perturbation, context = pair
+    return f"{perturbation} in {context}" if context else perturbation

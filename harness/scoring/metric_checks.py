@@ -1,0 +1,302 @@
+"""Whether a metric can be trusted on a screen: controls, floors and tricks, scored as predictions.
+
+Every pair's cells are divided: one half is the truth, the other what a perfect experiment would
+predict. `control_predictions` makes predictions that know everything or nothing of the pair, and
+some that cheat; all are scored as any prediction is. `tables.metric_checks` says what follows.
+
+Screens are sampled: so many pairs of each context, so many cells of each, all in memory. What is
+asked is a property of metric and screen, which a hundred pairs show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from harness.data.cells import Reader, StoreCells
+from harness.errors import DataError, listed
+from harness.scoring.control_predictions import KINDS, Halves, missing
+from harness.scoring.options import Reading
+from harness.scoring.score import chosen_suites, prepare, score, scores_counts
+from harness.scoring.to_counts import CountedCells
+from harness.tasks.data_factors import halved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from harness.data.cells import Scale, Screen
+    from harness.scoring.control_predictions import Predicted
+    from harness.scoring.truth import PreparedTruth
+    from harness.tasks.data_factors import Half
+
+COLUMNS = ("prediction", "suite", "metric", "version", "context", "perturbation", "value", "reason")
+"""Of the rows that `check_trust` returns; `prediction` is a kind of `control_predictions.KINDS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How much of a screen is looked at.
+
+    Attributes
+    ----------
+    pairs
+        At most so many pairs of each context, drawn by hash.
+    cells, controls
+        At most so many cells of each half of a pair, and of each half of a context's controls.
+    seed
+        Of what is drawn.
+    """
+
+    pairs: int = 100
+    cells: int = 200
+    controls: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What was scored, and what could not be.
+
+    Attributes
+    ----------
+    scores
+        One row for each prediction, suite, metric and pair; see `COLUMNS`.
+    left_out
+        Kinds of predictions that the screen does not allow, with the reason.
+    n_pairs, n_contexts
+        How many pairs were looked at, in how many contexts.
+    """
+
+    scores: pd.DataFrame
+    left_out: Mapping[str, str]
+    n_pairs: int
+    n_contexts: int
+
+
+_ALL = Sampling()
+
+
+class ArrayCells:
+    """Cells in memory; implements `harness.data.cells.Cells`.
+
+    Parameters
+    ----------
+    values
+        (n_cells, n_genes) float32, log1p.
+    perturbations, contexts
+        (n_cells,) labels.
+    genes, control_label
+        The columns; what `perturbations` says of a control.
+    """
+
+    scale: Scale = "log1p"
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        perturbations: np.ndarray,
+        contexts: np.ndarray,
+        genes: tuple[str, ...],
+        control_label: str,
+    ) -> None:
+        self._values = values
+        self.perturbations = perturbations
+        self.contexts = contexts
+        self.genes = genes
+        self.control_label = control_label
+
+    @property
+    def n_cells(self) -> int:
+        """The number of rows."""
+        return len(self._values)
+
+    def gene_block(self, start: int, stop: int) -> np.ndarray:
+        """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
+        return self._values[:, start:stop]
+
+    def library_sizes(self) -> np.ndarray:
+        """Return the total of each cell over all genes: (n_cells,) float64."""
+        return np.asarray(self._values.sum(axis=1, dtype=np.float64))
+
+
+def check_trust(
+    store: Screen,
+    suites: Sequence[str],
+    *,
+    sampling: Sampling = _ALL,
+    reading: Reading | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Trust:
+    """Score every control, floor and trick on a screen.
+
+    Parameters
+    ----------
+    store
+        The screen.
+    suites
+        By which suites. Those of raw counts need a screen of counts.
+    sampling
+        How much of it is looked at.
+    reading
+        Threads and memory of scoring.
+    report
+        Called with predictions scored and in all.
+
+    Raises
+    ------
+    DataError
+        No context has two pairs of two cells and two controls; or a suite needs counts.
+    """
+    chosen_suites(suites)  # an unknown name is an error before anything is read
+    sample = _Sample(store, sampling)
+    plain = prepare(sample.truth("log1p"), reading, suite="cell-eval:de")  # ranks, if nothing else
+    contexts = {context: sample.halves(context, plain) for context in sample.pairs}
+    truths = _by_scale(sample, plain, suites, reading or Reading())
+    reasons = {kind: missing(kind, list(contexts.values())) for kind in KINDS}
+    made = [kind for kind, reason in reasons.items() if not reason]
+    left_out = {kind: reason for kind, reason in reasons.items() if reason}
+    parts = []
+    for done, kind in enumerate(made):
+        report(done, len(made))
+        cells = sample.predicted(kind, contexts)
+        for truth, names in truths:
+            given = CountedCells(cells, sampling.seed) if truth is not plain else cells
+            try:
+                found = score(truth, given, suite=names).frame
+            except DataError as error:
+                if KINDS[kind].role != "trick":
+                    raise
+                left_out[f"{kind} under {', '.join(names)}"] = f"refused: {error}"
+            else:
+                parts.append(found.assign(prediction=kind))
+    report(len(made), len(made))
+    scores = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    n_pairs = sum(len(pairs) for pairs in sample.pairs.values())
+    return Trust(scores, left_out, n_pairs, len(sample.pairs))
+
+
+def _by_scale(
+    sample: _Sample, plain: PreparedTruth, suites: Sequence[str], reading: Reading
+) -> list[tuple[PreparedTruth, list[str]]]:
+    """Return the truths to score against, of log1p values and of counts, each with its suites."""
+    of_counts = {name for name in suites if scores_counts(name)}
+    truths = [(plain, [name for name in suites if name not in of_counts])]
+    if of_counts:
+        told = replace(reading, no_target_genes=not sample.has_targets)
+        names = [name for name in suites if name in of_counts]
+        truths.append((prepare(sample.truth("counts"), told, suite=names), names))
+    return [(truth, names) for truth, names in truths if names]
+
+
+class _Sample:
+    """Which cells of a screen are looked at, by context."""
+
+    def __init__(self, store: Screen, sampling: Sampling) -> None:
+        self.store, self.sampling = store, sampling
+        self._reader = Reader(store)
+        ranges = {(r.context, r.perturbation): np.arange(r.start, r.stop) for r in store.ranges}
+        label = store.control_label
+        self.pairs: dict[str, dict[str, np.ndarray]] = {}
+        self.controls: dict[str, np.ndarray] = {}
+        for context in sorted({context for context, _ in ranges}):
+            pairs = {p: rows for (c, p), rows in ranges.items() if c == context and p != label}
+            pairs = {p: rows for p, rows in pairs.items() if len(rows) > 1}
+            controls = ranges.get((context, label), np.empty(0, np.int64))
+            if len(pairs) > 1 and len(controls) > 1:
+                self.pairs[context] = self._drawn(context, pairs)
+                self.controls[context] = controls
+        if not self.pairs:
+            raise DataError(
+                f"Screen {store.card.get('name')!r}: nothing can be divided in halves. Expected a "
+                "context with two perturbations and controls of two cells each; found "
+                f"{listed(sorted({context for context, _ in ranges}))}. Use a larger screen."
+            )
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether any perturbation acts on a gene of the screen."""
+        return any(self.store.targets(p) for pairs in self.pairs.values() for p in pairs)
+
+    def truth(self, scale: Scale) -> StoreCells:
+        """Return the held halves of controls and pairs."""
+        rows, names, contexts = [], [], []
+        for context, pairs in self.pairs.items():
+            groups = {self.store.control_label: self.controls[context], **pairs}
+            for name, found in groups.items():
+                half = self._half(found, "held", context, name)
+                rows.append(half)
+                names.append(np.full(len(half), name))
+                contexts.append(np.full(len(half), context))
+        labels = np.concatenate(names), np.concatenate(contexts)
+        return StoreCells(self._reader, np.concatenate(rows), *labels, scale)
+
+    def halves(self, context: str, truth: PreparedTruth) -> Halves:
+        """Return a context in halves, on the log1p scale; `truth` has its rank tests."""
+        pairs, label = self.pairs[context], self.store.control_label
+        order = [truth.statistics.perturbations[r] for r in truth.statistics.rows_of(context)]
+        column = {gene: at for at, gene in enumerate(self.store.genes)}
+        shown = self._half(self.controls[context], "shown", context, label)
+        conventions = chosen_suites("cell-eval:de")[0][0].conventions
+        return Halves(
+            perturbations=tuple(order),
+            truth=tuple(self._cells(self._half(pairs[p], "held", context, p)) for p in order),
+            duplicate=tuple(self._cells(self._half(pairs[p], "shown", context, p)) for p in order),
+            controls=self._cells(shown),
+            called=truth.sides[context].de(conventions).adjusted,
+            targets=tuple(tuple(column[g] for g in self.store.targets(p)) for p in order),
+            depth=self._depth(shown),
+        )
+
+    def predicted(self, kind: str, contexts: Mapping[str, Halves]) -> ArrayCells:
+        """Return a kind of prediction for all contexts."""
+        values, names, labels = [], [], []
+        for context, halves in contexts.items():
+            rng = np.random.default_rng([self.sampling.seed, _number(context)])
+            found: Predicted = KINDS[kind].make(halves, rng)
+            groups = (
+                (self.store.control_label, found.controls),
+                *zip(halves.perturbations, found.pairs, strict=True),
+            )
+            for name, cells in groups:
+                values.append(cells)
+                names.append(np.full(len(cells), name))
+                labels.append(np.full(len(cells), context))
+        return ArrayCells(
+            np.concatenate(values),
+            np.concatenate(names),
+            np.concatenate(labels),
+            tuple(self.store.genes),
+            self.store.control_label,
+        )
+
+    def _drawn(self, context: str, pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seed = self.sampling.seed
+        ordered = sorted(pairs, key=lambda name: _number(f"{seed}\0{context}\0{name}"))
+        return {name: pairs[name] for name in sorted(ordered[: max(2, self.sampling.pairs)])}
+
+    def _half(self, rows: np.ndarray, half: Half, context: str, name: str) -> np.ndarray:
+        found = halved(rows, half, self.store.fingerprint, context, name)
+        controls = name == self.store.control_label
+        size = self.sampling.controls if controls else self.sampling.cells
+        if len(found) <= size:
+            return found
+        rng = np.random.default_rng([self.sampling.seed, _number(f"{half}\0{context}\0{name}")])
+        return np.sort(rng.choice(found, size=size, replace=False))
+
+    def _cells(self, rows: np.ndarray) -> np.ndarray:
+        labels = np.full(len(rows), "")
+        return StoreCells(self._reader, rows, labels, labels).dense()
+
+    def _depth(self, rows: np.ndarray) -> np.ndarray | None:
+        if self.store.scale != "counts" or not self.store.library_size:
+            return None
+        sizes: np.ndarray = self._reader.sizes_of(rows) / self.store.library_size
+        return sizes
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())

@@ -1,0 +1,153 @@
+"""How truths and predictions are read: what scoring may be given, and what it computes of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.data.anndata_cells import AnnDataCells
+from harness.errors import HarnessError
+from harness.kernels.backend import choose
+from harness.kernels.threads import Limits, available_threads
+from harness.scoring.cell_distances import energy_distances
+from harness.scoring.count_truth import CountTruth
+from harness.scoring.group_statistics import Statistics, measure
+from harness.scoring.populations import distances_apart
+from harness.storage.paths import parse_size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.data.cells import Cells, Scale
+    from harness.kernels.backend import Backend, Choice
+    from harness.kernels.cell_distances import Apart
+
+CONTROL_LABEL = "non-targeting"
+PERTURBATION_COLUMN = "target_gene"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read truth and predictions.
+
+    Parameters
+    ----------
+    perturbation_column, context_column
+        Columns of `obs`; without a context column all cells share one context.
+    control
+        The perturbation of control cells.
+    scale
+        What the values are; None: look. The truth's and the prediction's must be the same.
+    prediction_scale
+        What a prediction's are, where that is meant to be another scale than the truth's.
+    threads
+        How many threads; None: as many as this process may use.
+    memory
+        About how much a block of genes may take, as ``1GiB``.
+    no_target_genes
+        Whether perturbations act on no gene, which suites of raw counts want to be told.
+    backend
+        Where ranks are computed: ``cpu``, ``gpu``, or ``auto``, a GPU where one is visible.
+    """
+
+    perturbation_column: str = PERTURBATION_COLUMN
+    context_column: str | None = None
+    control: str = CONTROL_LABEL
+    scale: Scale | None = None
+    threads: int | None = None
+    memory: str = "1GiB"
+    no_target_genes: bool = False
+    backend: Choice = "auto"
+    prediction_scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise HarnessError(f"threads: found {self.threads}, expected at least 1. Name more.")
+        try:
+            size = parse_size(self.memory)
+        except ValueError as error:
+            raise HarnessError(f"memory: {error}") from error
+        if not size:
+            raise HarnessError(f"memory: found {self.memory!r}, expected some, such as '1GiB'.")
+
+    @property
+    def of_prediction(self) -> Reading:
+        """How a prediction is read: as the truth, save for its scale where that was said."""
+        return replace(self, scale=self.prediction_scale or self.scale)
+
+    def measure(self, cells: Cells, name: str) -> Statistics:
+        """Compute the statistics of one side."""
+        return measure(
+            cells,
+            name=name,
+            scale=self.scale,
+            threads=self.n_threads,
+            memory=parse_size(self.memory),
+            backend=self.device,
+        )
+
+    def energy(self, cells: Cells, name: str) -> np.ndarray:
+        """Compute the energy distances of one side."""
+        memory = parse_size(self.memory)
+        return energy_distances(cells, name=name, threads=self.n_threads, memory=memory)
+
+    def apart(self, truth: Cells, prediction: Cells, centres: np.ndarray) -> Apart:
+        """Compute the distances of a prediction's cells to the truth's."""
+        memory = parse_size(self.memory)
+        return distances_apart(truth, prediction, centres, threads=self.n_threads, memory=memory)
+
+    def count_truth(self, cells: Cells, name: str) -> CountTruth:
+        """Prepare a truth of raw counts."""
+        return CountTruth.read(
+            cells,
+            name,
+            threads=self.n_threads,
+            memory=parse_size(self.memory),
+            no_target_genes=self.no_target_genes,
+        )
+
+    def cells(self, source: Any, name: str) -> Cells:
+        """Return the cells behind a path, an AnnData object, or an object that has them already."""
+        if hasattr(source, "gene_block"):
+            found: Cells = source
+            return found
+        if isinstance(source, str | os.PathLike):
+            from harness.data.predictions import open_predictions
+
+            return open_predictions(
+                os.fspath(source),
+                perturbation_column=self.perturbation_column,
+                context_column=self.context_column,
+                control_label=self.control,
+                scale=self.scale,
+                limits=Limits(self.n_threads, parse_size(self.memory)),
+            )
+        if hasattr(source, "obs") and hasattr(source, "var_names"):
+            annotated = AnnDataCells(
+                source,
+                perturbation_column=self.perturbation_column,
+                context_column=self.context_column,
+                control_label=self.control,
+                scale=self.scale,
+                name=name,
+            )
+            annotated.threads = self.n_threads
+            return annotated
+        raise TypeError(
+            f"{name} is a {type(source).__name__}; expected a path, an AnnData object, or an "
+            "object with `gene_block` (harness.data.cells.Cells)."
+        )
+
+    @property
+    def device(self) -> Backend:
+        """The backend to use; an error where a GPU was asked for and there is none."""
+        try:
+            return choose(self.backend)
+        except RuntimeError as error:
+            raise HarnessError(str(error)) from error
+
+    @property
+    def n_threads(self) -> int:
+        """The number of threads to use."""
+        return self.threads or available_threads()

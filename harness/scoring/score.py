@@ -1,0 +1,312 @@
+"""Score a prediction against the truth, pair by pair.
+
+`prepare` computes what the truth contributes; `score` takes that (or the truth itself) and one
+prediction, and gives `Scores`: one row for each suite, metric and pair. Pairs are compared within
+their context, against its own controls. The gene axis, the pairs and the controls of both sides
+must agree; nothing is dropped or reordered to make them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import UnknownNameError
+from harness.metrics import Comparison, Side, registered, suite_named
+from harness.metrics.combined_score import scaled_scores
+from harness.metrics.suites import suites
+from harness.scoring.checks import check_agreement, check_scales
+from harness.scoring.de_tables import give_tables
+from harness.scoring.options import CONTROL_LABEL, PERTURBATION_COLUMN, Reading
+from harness.scoring.scores import Scores
+from harness.scoring.truth import PreparedTruth, add_energy, sides_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from harness.data.cells import Cells, Scale
+    from harness.kernels.backend import Choice
+    from harness.metrics import Metric, Suite
+    from harness.metrics.base import Need
+    from harness.metrics.count_comparison import CountComparison
+
+SUFFIXES = frozenset({".h5ad", ".h5", ".zarr", ".vcc"})
+"""What a file's name loses when it becomes the name of a prediction."""
+
+
+def prepare(
+    truth: Any,
+    reading: Reading | None = None,
+    *,
+    suite: str | Sequence[str] = "vcc2025",
+    metrics: Sequence[str] | None = None,
+    reference: str | None = None,
+    de_table: str | None = None,
+) -> PreparedTruth:
+    """Read the truth and compute its part of every score.
+
+    Parameters
+    ----------
+    truth
+        As in `score`.
+    reading
+        How to read it; predictions are read likewise.
+    suite, metrics
+        What will be scored. (What is not named here is computed when it is scored.)
+    reference
+        A folder or URL where that is kept, and looked for, by content. A truth in memory is not.
+    de_table
+        A table of the truth's differential expression; see `harness.scoring.de_tables`.
+    """
+    reading = reading or Reading()
+    prepared = PreparedTruth(truth, reading, _name(truth, "truth"), reference)
+    prepared.measure(_needs(chosen_suites(suite, metrics)))
+    if de_table is not None:
+        give_tables(prepared.sides, prepared.statistics, de_table)
+    return prepared
+
+
+def score(  # noqa: PLR0913 - the public face: each option is one of the command's
+    truth: Any,
+    prediction: Any,
+    *,
+    suite: str | Sequence[str] = "vcc2025",
+    metrics: Sequence[str] | None = None,
+    perturbation_column: str = PERTURBATION_COLUMN,
+    control: str = CONTROL_LABEL,
+    context_column: str | None = None,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    scale: Scale | None = None,
+    prediction_scale: Scale | None = None,
+    no_target_genes: bool = False,
+    backend: Choice = "auto",
+    de_table: str | None = None,
+    strict: bool = True,
+) -> Scores:
+    """Score one prediction under one suite or several.
+
+    Parameters
+    ----------
+    truth
+        A path (.h5ad, .zarr, a store), an AnnData object, anything with the cells' protocol, or
+        what `prepare` made of one of them; with the last, the options on reading are its own.
+    prediction
+        The same, save the last. Its controls must be in it, unless all metrics are of raw counts:
+        these take the truth's.
+    suite
+        Name or names of suites; commas separate several.
+    metrics
+        Compute these instead of a suite's own, under its conventions.
+    perturbation_column, context_column
+        Columns of `obs`; without a context column all cells share one context.
+    control
+        The perturbation of control cells.
+    threads, memory
+        How many threads (default: all); about how much memory a block of genes may take.
+    scale
+        What the values are. Default: log1p where any has a fractional part above 0.001, else
+        counts, which are scaled to the median library size of their context in their file. Truth
+        and prediction must be on one scale, or else the prediction's must be named:
+    prediction_scale
+        What the prediction's values are, where that is meant to be another scale.
+    no_target_genes
+        Whether perturbations act on no gene. Suites that leave target genes out (vcc2026) take a
+        truth none of whose perturbations is named after a gene for a mistake unless told so.
+    backend
+        Where ranks are computed: ``cpu``, ``gpu``, or ``auto``, a GPU where one is visible.
+    de_table
+        CSV or Parquet of the prediction's differential expression, as pdex writes it, to take in
+        place of the rank test; `prepare` takes the truth's. Suites of raw counts do not use it.
+    strict
+        Whether a truth whose effects cannot be told from noise is refused by suites that scale an
+        error by them, as the oracle refuses it; else that error is undefined there.
+
+    Returns
+    -------
+    One row for each suite, metric and pair.
+    """
+    chosen = chosen_suites(suite, metrics)
+    needs = _needs(chosen)
+    if not isinstance(truth, PreparedTruth):
+        reading = Reading(
+            perturbation_column=perturbation_column,
+            context_column=context_column,
+            control=control,
+            scale=scale,
+            prediction_scale=prediction_scale,
+            threads=threads,
+            memory=memory,
+            no_target_genes=no_target_genes,
+            backend=backend,
+        )
+        truth = prepare(truth, reading, suite=suite, metrics=metrics)
+    truth.measure(needs)
+    name = _name(prediction, "prediction")
+    cells = truth.reading.of_prediction.cells(prediction, name)
+    sides = _predicted(truth, cells, name, needs) if needs - {"counts"} else {}
+    if sides and de_table is not None:
+        give_tables(sides, truth.statistics, de_table)
+    counted: Mapping[str, CountComparison] = {}
+    if "counts" in needs:
+        counted = truth.counted.comparisons(truth.counted.predicted(cells, name))
+        asked = [m for _, members in chosen for m in members]
+        truth.counted.check(counted, asked, effects=strict)
+    rows = []
+    for one, members in chosen:
+        plain = {at: _comparison(truth, at, side, one) for at, side in sides.items()}
+        for context in sides or counted:
+            compared = [
+                (metric, (counted if "counts" in metric.needs else plain)[context])
+                for metric in members
+            ]
+            rows.append(_rows(context, one, compared))
+    frame = pd.concat(rows, ignore_index=True)
+    path = PurePath(name)
+    return Scores(frame, name=path.stem if path.suffix in SUFFIXES else path.name)
+
+
+def _needs(chosen: Iterable[tuple[Suite, tuple[Metric, ...]]]) -> frozenset[Need]:
+    return frozenset(need for _, members in chosen for metric in members for need in metric.needs)
+
+
+def _predicted(
+    truth: PreparedTruth, cells: Cells, name: str, needs: frozenset[Need]
+) -> dict[str, Side]:
+    """Return a prediction's side of each context, for metrics of log1p values."""
+    if truth.reading.prediction_scale is None:
+        check_scales(truth.statistics.scale, cells, truth.name, name)
+    found = truth.reading.of_prediction.measure(cells, name)
+    check_agreement(truth.statistics, found, truth.name, name)
+    sides = dict(sides_of(found))
+    if "energy" in needs:
+        add_energy(sides, found, truth.reading.energy(cells, name))
+    if "populations" in needs:
+        apart = truth.reading.apart(truth.cells, cells, truth.statistics.means)
+        for context, side in sides.items():
+            side.apart = apart.of(found.rows_of(context))
+    return sides
+
+
+def chosen_suites(
+    names: str | Sequence[str], metrics: Sequence[str] | None = None
+) -> list[tuple[Suite, tuple[Metric, ...]]]:
+    """Return the suites named, each with the metrics to compute; unknown names are errors."""
+    wanted = _each_once("suite", names.split(",") if isinstance(names, str) else names, suites())
+    chosen = None if metrics is None else _each_once("metric", metrics, registered())
+    return [(suite_named(name), suite_named(name).members(chosen)) for name in wanted]
+
+
+def _each_once(kind: str, names: Sequence[str], known: Mapping[str, object]) -> tuple[str, ...]:
+    named = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in named:
+        if name not in known:
+            raise UnknownNameError(kind, name, tuple(known))
+    return named
+
+
+def scores_counts(suite: str) -> bool:
+    """Whether a suite scores raw counts, and so needs a truth and predictions of counts."""
+    return "counts" in _needs(chosen_suites(suite))
+
+
+def by_scale(suites: Sequence[str]) -> list[tuple[Scale, list[str]]]:
+    """Return suites by what they score: log1p values or raw counts; those that none does left out.
+
+    A truth is on one scale, so each needs a truth of its own.
+    """
+    scales: dict[Scale, list[str]] = {"log1p": [], "counts": []}
+    for name in suites:
+        scales["counts" if scores_counts(name) else "log1p"].append(name)
+    return [(scale, names) for scale, names in scales.items() if names]
+
+
+def _name(source: Any, otherwise: str) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source).rstrip("/")
+    return str(getattr(source, "name", otherwise))
+
+
+def _comparison(truth: PreparedTruth, context: str, side: Side, suite: Suite) -> Comparison:
+    names = truth.statistics.perturbations
+    return Comparison(
+        perturbations=tuple(names[row] for row in truth.statistics.rows_of(context)),
+        genes=truth.statistics.genes,
+        truth=truth.sides[context],
+        prediction=side,
+        conventions=suite.conventions,
+        threads=truth.reading.n_threads,
+    )
+
+
+def _rows(
+    context: str, suite: Suite, compared: Sequence[tuple[Metric, Comparison | CountComparison]]
+) -> pd.DataFrame:
+    parts = []
+    for metric, comparison in compared:
+        found = metric(comparison)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "suite": suite.name,
+                    "metric": metric.name,
+                    "version": metric.version,
+                    "context": context,
+                    "perturbation": comparison.perturbations,
+                    "value": found.values,
+                    "reason": found.reasons,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """The combined score of one prediction, and what a winner must clear besides.
+
+    Parameters
+    ----------
+    score
+        Mean of the scaled metrics.
+    scaled
+        Each metric's mean, from the baseline's (0) to the best (1).
+    floors_missed
+        Metrics whose mean is worse than its floor, or undefined.
+    """
+
+    score: float
+    scaled: dict[str, float]
+    floors_missed: tuple[str, ...]
+
+
+def combined(
+    scores: Scores, baseline: Scores, suite: str, floors: Mapping[str, float] | None = None
+) -> Combined:
+    """Scale a prediction's means by a baseline's, as the suite combines them.
+
+    Parameters
+    ----------
+    scores, baseline
+        Scores of the prediction and of the baseline against the same truth.
+    suite
+        Whose combined score.
+    floors
+        A metric's least mean (greatest, where lower is better). Default: the baseline's own.
+    """
+    names = suite_named(suite).combined
+    if not names:
+        raise ValueError(f"Suite {suite!r} has no combined score.")
+    best = np.array([registered()[name].best for name in names], dtype=np.float64)
+    means, base = scores.means(suite), baseline.means(suite)
+    u, b = (np.array([side[name] for name in names]) for side in (means, base))
+    shares = scaled_scores(u, b, best)
+    limits = np.array([(floors or {}).get(name, base[name]) for name in names])
+    cleared = np.where(best == 1, u >= limits, u <= limits)
+    missed = tuple(name for name, clear in zip(names, cleared, strict=True) if not clear)
+    return Combined(float(shares.mean()), dict(zip(names, shares.tolist(), strict=True)), missed)

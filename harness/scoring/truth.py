@@ -1,0 +1,169 @@
+"""The truth's part of every score: computed once, or found where it was kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.metrics import Side, registered
+from harness.metrics.suites import suite_named
+from harness.scoring.anchors import SUITE, Anchors, anchors
+from harness.scoring.count_statistics import CountStatistics
+from harness.scoring.group_statistics import Statistics
+from harness.scoring.truth_cache import ReferenceStore
+from harness.storage.identity import truth_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from harness.data.cells import Cells
+    from harness.metrics.base import Need
+    from harness.scoring.anchors import Ends
+    from harness.scoring.count_truth import CountTruth
+    from harness.scoring.options import Reading
+    from harness.scoring.truth_cache import Values
+
+VERSIONS = {"statistics": 2, "energy": 2, "counts": 1, "anchors": 1}
+"""Of each part that is kept. Raise one whenever any of its values could change."""
+
+
+@dataclass
+class PreparedTruth:
+    """What the truth contributes to every score: read and computed once, for many predictions.
+
+    Each part is computed, or read from where it is kept, when it is first needed.
+
+    Parameters
+    ----------
+    source
+        What the truth was given as. Opened only when something must be computed of its cells.
+    reading
+        How it is read.
+    name
+        What errors call it.
+    reference
+        The folder or URL where parts are kept; None: they are not.
+    """
+
+    source: Any
+    reading: Reading
+    name: str = "truth"
+    reference: str | None = None
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The truth's cells."""
+        return self.reading.cells(self.source, self.name)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Means and rank sums of log1p values."""
+        make = lambda: vars(self.reading.measure(self.cells, self.name))  # noqa: E731
+        return Statistics(**self._part("statistics", make))
+
+    @cached_property
+    def sides(self) -> dict[str, Side]:
+        """The truth's side of each context, for metrics of log1p values."""
+        return dict(sides_of(self.statistics))
+
+    @cached_property
+    def counted(self) -> CountTruth:
+        """The truth as metrics of raw counts need it."""
+        counted = self.reading.count_truth(self.cells, self.name)
+        kept = self._part("counts", lambda: vars(counted.statistics))
+        counted.statistics = CountStatistics(**kept)
+        return counted
+
+    def anchors(self, names: Sequence[str]) -> Anchors:
+        """Return both ends of the scale of the 2026 score, with the aggregates of these metrics."""
+        said = [f"{name}@{registered()[name].version}" for name in names]
+        said.append(f"targets left out: {not self.reading.no_target_genes}")
+        digest = blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
+        make = lambda: vars(anchors(self.counted, names))  # noqa: E731
+        if digest not in self._anchors:
+            self._anchors[digest] = Anchors(**self._part("anchors", make, variant=f"-{digest}"))
+        return self._anchors[digest]
+
+    @cached_property
+    def _anchors(self) -> dict[str, Anchors]:
+        return {}
+
+    @cached_property
+    def ends(self) -> tuple[Ends, str]:
+        """Both ends of the 2026 score, or none and why: a truth may be too small for them."""
+        try:
+            return self.anchors(suite_named(SUITE).metrics).ends, ""
+        except DataError as error:
+            return {}, str(error)
+
+    def measure(self, needs: frozenset[Need]) -> None:
+        """Compute what metrics with these needs use of the truth, unless that was done before."""
+        if needs - {"counts"}:
+            _ = self.sides
+        if "energy" in needs and any(side.energy is None for side in self.sides.values()):
+            make = lambda: {"energy": self.reading.energy(self.cells, self.name)}  # noqa: E731
+            add_energy(self.sides, self.statistics, self._part("energy", make)["energy"])
+        if "counts" in needs:
+            _ = self.counted.sides
+        if not needs & {"counts", "populations"}:
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of a matrix that was read from a file; who needs it after all reads it again."""
+        if isinstance(self.source, str | os.PathLike):
+            vars(self).pop("cells", None)
+
+    @cached_property
+    def _key(self) -> str | None:
+        if self.reference is None:
+            return None
+        return truth_key(self.source, self.reading, self.reference)
+
+    def _part(self, name: str, make: Callable[[], Values], variant: str = "") -> Values:
+        """Return a part from where it is kept, or make it."""
+        if self.reference is None or self._key is None:
+            return make()
+        store = ReferenceStore(self.reference)
+        return store.part(self._key, name + variant, VERSIONS[name], make)
+
+
+def sides_of(statistics: Statistics) -> Iterator[tuple[str, Side]]:
+    """Yield each context's side, pseudobulks rounded to the precision of the cells.
+
+    The oracles' pseudobulks are float32 where the cells are. What decides is a prediction without
+    effect: unrounded, its pseudobulk and its control's differ by a rounding error, and its cosine
+    with every true effect would be that error's.
+    """
+    means = statistics.means
+    if statistics.single:
+        means = means.astype(np.float32).astype(np.float64)
+    for context in sorted(set(statistics.contexts)):
+        rows = statistics.rows_of(context)
+        if not len(rows):
+            continue
+        control = statistics.reference[rows[0]]
+        yield (
+            context,
+            Side(
+                pseudobulk=means[rows],
+                control=means[control],
+                u=statistics.u[rows],
+                ties=statistics.ties[rows],
+                sizes=statistics.sizes[rows],
+                n_controls=int(statistics.sizes[control]),
+                exact=statistics.means[rows] if statistics.single else None,
+            ),
+        )
+
+
+def add_energy(sides: dict[str, Side], statistics: Statistics, found: np.ndarray) -> None:
+    """Give every side the energy distances of its pairs."""
+    for context, side in sides.items():
+        side.energy = found[statistics.rows_of(context)]

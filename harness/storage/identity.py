@@ -1,0 +1,135 @@
+"""What makes two truths the same: their content, and how they are read, not where they lie.
+
+A store knows its fingerprint. Of any other file all bytes are hashed, on several threads; which
+digest a file had is remembered with its size, times and inode, since reading gigabytes again would
+take longer than the scores of a small one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.predictions import is_store
+from harness.data.store import open_store
+from harness.kernels.threads import available_threads
+from harness.storage import paths
+
+if TYPE_CHECKING:
+    from harness.scoring.options import Reading
+
+_PIECE = 1 << 26
+_DIGEST = 16
+
+RACY_SECONDS = 2.0
+"""A file that changed less than so long ago may change again within the clock's resolution."""
+
+
+def truth_key(source: Any, reading: Reading, folder: str) -> str | None:
+    """Return what identifies a truth; None where nothing does, as for matrices in memory.
+
+    Parameters
+    ----------
+    source
+        A path, or cells with a `fingerprint`.
+    reading
+        How it is read. How fast, and on what device, makes no difference.
+    folder
+        Where digests of files are remembered.
+    """
+    described: dict[str, Any] = {"scale": reading.scale}
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source).rstrip("/")
+        if not paths.exists(path) or (paths.is_remote(path) and not is_store(path)):
+            return None
+        if is_store(path):
+            described["content"] = open_store(path).fingerprint
+        else:
+            described["content"] = remembered_digest(Path(path), reading.n_threads, folder)
+            described["columns"] = [reading.perturbation_column, reading.context_column]
+            described["control"] = reading.control
+    else:
+        described["content"] = getattr(source, "fingerprint", None)
+    if described["content"] is None:
+        return None
+    text = json.dumps(described, sort_keys=True)
+    return blake2b(text.encode(), digest_size=_DIGEST).hexdigest()
+
+
+def remembered_digest(path: Path, threads: int, folder: str) -> str:
+    """Return the digest of a file or a folder's files, hashed only if it may have changed."""
+    marks = [_mark(path, file) for file in _files(path)]
+    name = blake2b(str(path.resolve()).encode(), digest_size=_DIGEST).hexdigest()
+    note = paths.join(folder, "files", f"{name}.json")
+    try:
+        noted = json.loads(paths.read_text(note))
+    except (OSError, ValueError):
+        noted = {}
+    if noted.get("marks") == marks:
+        return str(noted["digest"])
+    found = digest(path, threads)
+    last = max((mark[2:4] for mark in marks), default=[0, 0])
+    if time.time() - max(last) / 1e9 > RACY_SECONDS:
+        with suppress(OSError):  # it is hashed again the next time; who keeps the parts says why
+            paths.write_atomic(note, json.dumps({"marks": marks, "digest": found}))
+    return found
+
+
+def content_digest(path: str) -> str:
+    """Return the digest of a file, the same on this machine and on an object store.
+
+    One on an object store is read whole each time.
+    """
+    if not paths.is_remote(path):
+        local = Path(path.removeprefix("file://"))
+        return remembered_digest(local, available_threads(), str(paths.cache_folder()))
+    content, whole = paths.read_bytes(path), blake2b(digest_size=_DIGEST)
+    for start in range(0, max(1, len(content)), _PIECE):
+        part = blake2b(content[start : start + _PIECE], digest_size=_DIGEST).digest()
+        whole.update(f"\0{start}\0".encode() + part)
+    return whole.hexdigest()
+
+
+def digest(path: Path, threads: int = 1) -> str:
+    """Hash a file, or the names and contents of a folder's files."""
+    pieces = [
+        (file, start)
+        for file in _files(path)
+        for start in range(0, max(1, file.stat().st_size), _PIECE)
+    ]
+    whole = blake2b(digest_size=_DIGEST)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for (file, start), part in zip(pieces, pool.map(_piece_digest, pieces), strict=True):
+            name = "" if file == path else str(file.relative_to(path))
+            whole.update(f"{name}\0{start}\0".encode() + part)
+    return whole.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _mark(path: Path, file: Path) -> list[Any]:
+    found = file.stat()
+    name = "" if file == path else str(file.relative_to(path))
+    return [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _piece_digest(piece: tuple[Path, int]) -> bytes:
+    file, start = piece
+    found = blake2b(digest_size=_DIGEST)
+    with file.open("rb") as source:
+        source.seek(start)
+        left = _PIECE
+        while left and (block := source.read(min(left, 1 << 20))):
+            found.update(block)
+            left -= len(block)
+    return found.digest()

@@ -1,0 +1,349 @@
+"""A search chooses on validation pairs, the same settings each time, and scores one on test."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import harness.runs.judge
+import harness.runs.runner
+from harness.analysis.results import Results
+from harness.analysis.tables import write_tables
+from harness.cli import run as command
+from harness.data.store import Store
+from harness.errors import JobError, StoppedError, TrialError
+from harness.models import base
+from harness.models.base import _MODELS, ModelInfo
+from harness.models.linear import Linear
+from harness.runs.folder import RunFolder
+from harness.runs.runner import Report, plan_job, retry, run_job
+from harness.runs.trying import try_setting
+from tests.searched import JOB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.tasks.task import TrainView
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests of the session, so that the screen is drawn once."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("HARNESS_CACHE", str(folder))
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Callable[..., Report]:
+    """Run the job with some of its keys changed."""
+
+    def run(on: str = "inline", folder: str = "run", **changes: Any) -> Report:
+        path = tmp_path / "find.yaml"
+        path.write_text(yaml.safe_dump({**JOB, **changes}), encoding="utf-8")
+        return run_job(str(path), str(tmp_path / folder), on)
+
+    return run
+
+
+def table(report: Report) -> pd.DataFrame:
+    """Return what was tried, without how long it took."""
+    frame = pd.read_csv(f"{report.plan.run.tables}/search.csv")
+    return frame.drop(columns="seconds")
+
+
+@pytest.mark.parametrize(
+    ("budget", "n"), [({}, 3), ({"trials": 2}, 2), ({"trials": 50}, 3)], ids=["all", "less", "more"]
+)
+def test_a_grid_is_tried_as_far_as_the_budget_goes(
+    search: Callable[..., Report], budget: dict[str, Any], n: int
+) -> None:
+    report = search(sampler={"kind": "grid"}, space={"rank": {"choice": [2, 4, 8]}}, budget=budget)
+    tried = table(report)
+    assert tried["rank"].nunique() == len(tried) == n
+    assert set(tried["state"]) == {"done"}
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+def test_the_best_on_validation_is_scored_on_test(search: Callable[..., Report]) -> None:
+    report = search(budget={"trials": 5}, seeds=[0, 1])
+    tried = table(report)
+    assert tried["state"].tolist() == ["done"] * 5
+    [best] = tried[tried["chosen"]].to_dict("records")
+    assert best["validation_mae"] == tried["validation_mae"].min()
+    results = Results(report.plan.run.path)
+    assert sorted(results.trials["model"]) == ["control-mean"] * 2 + ["linear"] * 2
+    linear = results.trials[results.trials["model"] == "linear"]
+    assert set(linear["param.ridge"]) == {best["ridge"]}
+    assert not set(linear["trial"]) & set(best["trials"].split())
+    assert results.n_unplanned == 0
+    [compared, *_] = write_tables(results, report.plan.run.tables)
+    assert sorted(compared.frame["model"]) == ["control-mean", "linear"]
+
+
+def test_a_search_does_not_see_test_pairs_before_it_has_chosen(
+    search: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value of a test pair is NaN until then, and nothing comes out otherwise.
+
+    That is more than a list of what is read: rows between two that are wanted are read with them,
+    and dropped.
+    """
+    plain = search(folder="plain")
+    held = {p["perturbation"] for p in json.loads(plain.plan.trials[0].split_spec)["test"]}
+    hidden = {"rows": 0}
+    rows, gene_block, choose = Store.rows, Store.gene_block, harness.runs.runner.choose
+
+    def hide(store: Store, block: np.ndarray, first: int) -> np.ndarray:
+        block = block.astype(np.float32)
+        for pair in store.ranges if choosing else ():
+            part = block[max(0, pair.start - first) : max(0, pair.stop - first)]
+            if pair.perturbation in held:
+                part[:] = np.nan
+                hidden["rows"] += len(part)
+        return block
+
+    def watched_choice(*args: Any) -> Any:
+        trials = choose(*args)
+        choosing.clear()
+        return trials
+
+    choosing = [True]
+    monkeypatch.setattr(Store, "rows", lambda s, a, b: hide(s, rows(s, a, b), a))
+    monkeypatch.setattr(
+        Store, "gene_block", lambda s, a, b, c=0, d=None: hide(s, gene_block(s, a, b, c, d), c)
+    )
+    monkeypatch.setattr(harness.runs.runner, "choose", watched_choice)
+    monkeypatch.setattr(harness.runs.judge, "_TRUTHS", {})
+    blind = search(folder="blind")
+    assert hidden["rows"] > 0
+    assert not choosing
+    pd.testing.assert_frame_equal(table(blind), table(plain))
+    assert blind.plan.trials == plain.plan.trials
+    before, after = (Results(report.plan.run.path).scores for report in (plain, blind))
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_search_given_more_trials_keeps_those_it_has(search: Callable[..., Report]) -> None:
+    first = search()
+    manifests = RunFolder(first.plan.run.path).manifests
+    kept = table(first).drop(columns="chosen")
+    before = manifests(" ".join(kept["trials"]).split())
+    longer = search(budget={"trials": 6, "concurrent": 3})
+    assert len(table(longer)) == 6
+    pd.testing.assert_frame_equal(table(longer)[:4].drop(columns="chosen"), kept)
+    assert manifests(before) == before
+
+
+class FailsAtTwo(Linear):
+    """A linear model that has no rank 2."""
+
+    def fit(self, train: TrainView) -> FailsAtTwo:
+        if self.rank == 2:
+            raise ArithmeticError("rank 2")
+        super().fit(train)
+        return self
+
+
+@pytest.fixture
+def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    info = ModelInfo("picky", FailsAtTwo, ceiling=False, cells="shift-controls")
+    monkeypatch.setitem(_MODELS, "picky", info)
+    return "picky"
+
+
+def test_a_setting_that_fails_is_recorded_and_not_chosen(
+    search: Callable[..., Report], picky: str
+) -> None:
+    space = {"rank": {"choice": [2, 4]}}
+    report = search(model=picky, space=space, budget={"trials": 6})
+    tried = table(report)
+    assert tried.groupby("rank")["state"].unique().to_dict() == {2: ["failed"], 4: ["done"]}
+    assert set(tried.loc[tried["rank"] == 2, "error"]) == {"ArithmeticError: rank 2"}
+    assert tried.loc[tried["chosen"], "rank"].tolist() == [4]
+    with pytest.raises(TrialError, match="1 settings failed, the last: ArithmeticError"):
+        search(model=picky, space=space, folder="fast", budget={"trials": 6}, fail_fast=True)
+
+
+def test_a_failed_setting_is_tried_again_when_its_trial_is_retried(
+    search: Callable[..., Report], picky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = search(model=picky, space={"rank": {"choice": [2, 4]}}, budget={"trials": 6})
+    monkeypatch.setattr(FailsAtTwo, "fit", Linear.fit)
+    again = retry(report.plan.run.path, failed=True, on="inline")
+    assert set(table(again)["state"]) == {"done"}
+    assert table(again)["rank"].tolist() == table(report)["rank"].tolist()
+
+
+def test_halving_needs_ray(search: Callable[..., Report]) -> None:
+    with pytest.raises(JobError, match="asha compares settings that run side by side, on Ray"):
+        search(scheduler={"kind": "asha"})
+
+
+NETWORK: dict[str, Any] = {
+    "model": "decoder-only",
+    "space": {
+        "learning_rate": {"log": [0.0001, 10.0]},
+        "epochs": {"choice": [9]},
+        "validate_every": {"choice": [1]},
+        "stop_on": {"choice": ["vcc2025:mae"]},
+        "patience": {"choice": [9]},
+    },
+    "models": [],
+}
+
+
+def test_a_network_reports_epochs_and_leaves_no_checkpoint_where_it_is_stopped(
+    search: Callable[..., Report],
+) -> None:
+    pytest.importorskip("torch", reason="networks need the extra `torch`")
+    plan = search(**NETWORK, budget={"trials": 1}).plan
+    assert plan.search is not None
+    [errand] = plan.search.errands({"learning_rate": 0.002, "epochs": 9, "validate_every": 2})
+    told: list[int] = []
+
+    def report(epoch: int, value: float) -> bool:
+        assert value > 0
+        told.append(epoch)
+        return epoch < 4
+
+    with pytest.raises(StoppedError, match="stopped after step 4: others did better"):
+        try_setting((errand,), "vcc2025", "mae", report)
+    assert told == [2, 4]
+    folder = Path(plan.run.of_trial(errand.spec.id))
+    assert json.loads((folder / "failure.json").read_text())["cause"] == "stopped"
+    assert len(pd.read_parquet(folder / "curve.parquet")) == 3
+    assert not (folder / "checkpoint").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_halving_stops_networks_that_learn_badly(
+    search: Callable[..., Report], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="networks need the extra `torch`")
+    cluster = tmp_path / "two.yaml"
+    cluster.write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}", encoding="utf-8")
+    report = search(
+        on=str(cluster),
+        sampler={"kind": "random", "seed": 1},
+        scheduler={"kind": "asha", "grace": 2, "factor": 2},
+        budget={"trials": 8},
+        **NETWORK,
+    )
+    assert report.plan.search is not None
+    tried = report.plan.search.tried()
+    stopped = [one for one in tried if one.state == "stopped"]
+    assert stopped
+    for one in stopped:
+        last = max(one.steps)
+        assert last in {2, 4, 8}  # the rungs, in epochs
+        assert one.steps[last] > min(other.steps.get(last, np.inf) for other in tried)
+    assert all(max(one.steps) == 9 for one in tried if one.state == "done")
+    assert set(table(report)["steps"]) == {max(one.steps) for one in tried}
+
+
+def test_a_plan_of_a_search_makes_no_trial_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "find.yaml"
+    path.write_text(yaml.safe_dump(JOB), encoding="utf-8")
+    plan = plan_job(str(path), str(tmp_path / "run"))
+    assert [trial.model for trial in plan.trials] == ["control-mean"]
+    assert plan.search is not None
+    assert plan.search.tried() == []
+
+
+def test_a_plan_says_what_is_searched_and_what_of_it_was_tried(
+    search: Callable[..., Report], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = search(budget={"trials": 2}, seeds=[0, 1], metric="vcc2025:mae")
+    job = str(report.plan.path)
+    Path(job).write_text(
+        Path(job).read_text(encoding="utf-8").replace("trials: 2", "trials: 5"), encoding="utf-8"
+    )
+    assert command(["plan", job, "-o", report.plan.run.path]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a search: 5 settings of linear by tpe, 1 at a time, chosen by vcc2025:mae" in said
+    assert "over 2 seeds; 2 tried, 3 to try, about" in said
+    assert "scored on the test pairs: 2 more trials." in said
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_a_search_chooses_what_it_does_inline(
+    search: Callable[..., Report], tmp_path: Path
+) -> None:
+    cluster = tmp_path / "two.yaml"
+    cluster.write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}", encoding="utf-8")
+    changes = {"budget": {"trials": 6, "concurrent": 2}}
+    inline = search(folder="inline", **changes)
+    on_ray = search(folder="ray", on=str(cluster), **changes)
+    pd.testing.assert_frame_equal(table(on_ray), table(inline))
+    assert on_ray.plan.trials == inline.plan.trials
+
+
+SLOW = """
+import ctypes, time
+from harness.models.base import register
+from harness.models.control_mean import ControlMean
+
+@register("slow")
+class Slow(ControlMean):
+    def __init__(self, *, how: str = "fine") -> None:
+        self.how = how
+
+    def fit(self, train):
+        while self.how == "sleeps":
+            time.sleep(0.01)
+        if self.how == "deaf":
+            ctypes.PyDLL(None).sleep(600)
+        return super().fit(train)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_setting_beyond_its_limits_is_ended_once_and_recorded(
+    search: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "packages"
+    installed = packages / "slow-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[harness.models]\nslow = slow:Slow\n")
+    (packages / "slow.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages), *sys.path]))
+    # It was not installed when this process looked, and will not be for other tests.
+    monkeypatch.setattr(base, "_offered", lambda: tuple(entry_points(group=base.GROUP)))
+    monkeypatch.setattr(base, "_MODELS", dict(_MODELS))
+    (tmp_path / "two.yaml").write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}")
+    report = search(
+        on=str(tmp_path / "two.yaml"),
+        model="slow",
+        space={"how": {"choice": ["fine", "sleeps", "deaf"]}},
+        sampler={"kind": "random", "seed": 1},
+        budget={"trials": 4, "concurrent": 2},
+        limits={"seconds": 30, "stall_seconds": 15},
+        models=[],
+    )
+    tried = table(report)
+    assert set(tried["how"]) == {"fine", "sleeps", "deaf"}
+    ended = tried.groupby("how")["state"].unique().map(list).to_dict()
+    assert ended == {"fine": ["done"], "sleeps": ["failed"], "deaf": ["failed"]}
+    run = report.plan.run
+    causes = {"sleeps": "time", "deaf": "stalled"}
+    for how, trials in zip(tried["how"], tried["trials"], strict=True):
+        if how != "fine":
+            failure = run.failure(trials)
+            assert failure is not None
+            assert (failure["cause"], failure["attempts"]) == (causes[how], 1)
