@@ -15,27 +15,24 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.analysis.results import Results
-    from harness.data.conversion import convert
-    from harness.data.simulation.screens import simulate
-    from harness.data.store import Store, open_store
+    from harness.analysis import Results
+    from harness.data import Store, convert, open_store, simulate
     from harness.errors import HarnessError
-    from harness.runs.runner import run_for_results as run
-    from harness.scoring.score import score
-    from harness.scoring.scores import Scores
+    from harness.runs import run_for_results as run
+    from harness.scoring import Scores, score
 
     __version__: str
 
 _PUBLIC = {
-    "HarnessError": "harness.errors:HarnessError",
-    "Results": "harness.analysis.results:Results",
-    "Scores": "harness.scoring.scores:Scores",
-    "Store": "harness.data.store:Store",
-    "convert": "harness.data.conversion:convert",
-    "open_store": "harness.data.store:open_store",
-    "run": "harness.runs.runner:run_for_results",
-    "score": "harness.scoring.score:score",
-    "simulate": "harness.data.simulation.screens:simulate",
+    "HarnessError": ("errors", "HarnessError"),
+    "Results": ("analysis", "Results"),
+    "Scores": ("scoring", "Scores"),
+    "Store": ("data", "Store"),
+    "convert": ("data", "convert"),
+    "open_store": ("data", "open_store"),
+    "run": ("runs", "run_for_results"),
+    "score": ("scoring", "score"),
+    "simulate": ("data", "simulate"),
 }
 
 __all__ = [
@@ -57,8 +54,8 @@ def __getattr__(name: str) -> Any:
         return version("virtual-cell-harness")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(import_module(module), attribute)
+    package, public = _PUBLIC[name]
+    return getattr(import_module(f"harness.{package}"), public)
 
 
 def __dir__() -> list[str]:

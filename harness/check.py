@@ -6,22 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.challenge.submission import Rules, check_submission
-from harness.cluster_checks import SCRIPTS, check_cluster_file, cluster_files
-from harness.cluster_checks import TELLING as FOREIGN
-from harness.config.declarations import Problem, read_yaml
-from harness.data.cards import check_card, read_card
-from harness.data.dataset_names import is_store_path
-from harness.data.store import open_store
-from harness.data.vcc_archive import SUFFIX
+from harness.challenge import Rules, check_submission
+from harness.config import (
+    OTHER_TOOLS,
+    Kind,
+    Problem,
+    check_cluster,
+    declarations,
+    find_declaration,
+    read_yaml,
+)
+from harness.data import SUFFIX, check_card, is_store_path, open_store, read_card
 from harness.errors import DataError, DeclarationError, HarnessError, JobError
-from harness.jobs.checks import check_job
-from harness.models.external.spec import check_command
-from harness.models.known_models import command_problems
-from harness.runs.prediction_trials import manifest_problems
-from harness.runs.preparation import known_names
-from harness.storage.paths import Kind, declarations, find_declaration, is_remote
-from harness.tasks.splits import parse_split
+from harness.jobs import check_job
+from harness.models import check_command, command_problems
+from harness.runs import known_names, manifest_problems
+from harness.storage import is_remote
+from harness.tasks import parse_split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,9 +33,7 @@ TELLING: dict[Kind, frozenset[str]] = {
     "datasets": frozenset({"source", "columns", "control_label", "expression"}),
     "commands": frozenset({"train", "predict", "environment", "parameters", "output"}),
     "jobs": frozenset({"models", "dataset", "split", "seeds", "score"}),
-    "cluster": frozenset({"address", "num_cpus", "max_in_flight", "retries"}).union(
-        *FOREIGN.values()
-    ),
+    "cluster": frozenset({"address", "num_cpus", "max_in_flight", "retries"}) | OTHER_TOOLS,
 }
 """Keys that only one kind of declaration has."""
 
@@ -79,7 +78,7 @@ def _meant(name: str) -> Iterator[Path | str]:
     if is_store_path(name) or path.suffix == SUFFIX or path.is_file():
         yield path
     elif path.is_dir():
-        found = cluster_files(path)
+        found = sorted([*path.rglob("*.yaml"), *path.rglob("*.yml")])
         if not found:
             raise DeclarationError(f"{name}: this folder has no .yaml file. Expected declarations.")
         yield from found
@@ -101,13 +100,13 @@ def _check_one(path: Path, rules: Rules | None) -> list[Problem]:
     if path.suffix == SUFFIX:
         found = check_submission(str(path), rules)
         return [Problem(str(path), "", text.removeprefix(f"{path}: ")) for text in found]
-    kind = "cluster" if path.suffix in SCRIPTS else _kind_of(path)
+    kind = _kind_of(path)
     if kind == "datasets":
         return [*check_card(path), *_check_splits(path)]
     if kind == "jobs":
         return [*check_job(path, known_names()), *_check_manifest(path)]
     if kind == "cluster":
-        return check_cluster_file(path)
+        return check_cluster(path)
     if kind == "commands":
         return _check_command(path)
     return [

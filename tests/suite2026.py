@@ -12,7 +12,7 @@ from harness.data.anndata_cells import AnnDataCells
 from harness.metrics import suite_named
 from harness.scoring.anchors import Anchors, anchors
 from harness.scoring.count_truth import CountTruth
-from harness.scoring.score import score
+from harness.scoring.scorer import score
 from tests.golden import cases, cases2026, compare
 
 if TYPE_CHECKING:

@@ -9,14 +9,19 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "harness"
 
-# Each package, from the bottom up, and what its files may import: packages, which stand for the
-# names in their `__init__.py`, and single modules of others.
+BELOW_RUNS = (
+    "errors kernels storage config data metrics tasks scoring executors models jobs analysis"
+)
+
+# Each package, from the bottom up, and what its files may import: packages, by the names that their
+# `__init__.py` offers, and single modules of others.
 ALLOWED = {
     "errors": "",
     "kernels": "",
@@ -31,12 +36,10 @@ ALLOWED = {
     "jobs": "errors storage config data.dataset_names tasks executors.resources",
     "challenge": "errors kernels storage config data",
     "analysis": "errors storage config data metrics scoring jobs.trial_spec",
-    "runs": "errors kernels storage config data metrics tasks scoring executors models jobs analysis",
-    "check": "errors kernels storage config data metrics tasks scoring executors models jobs challenge"
-    " analysis runs",
+    "runs": f"{BELOW_RUNS}",
+    "check": f"{BELOW_RUNS} challenge runs",
     "testing": "errors kernels data tasks models",
-    "cli": "errors kernels storage config data metrics tasks scoring executors models jobs challenge"
-    " analysis runs check",
+    "cli": f"{BELOW_RUNS} challenge runs check",
     "__main__": "cli",
     "": "errors data scoring analysis runs",
 }
@@ -61,6 +64,14 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py" and name} - {
+    "cli",
+    "testing",
+}
+
+MODULES_OFFERED = {"storage.paths"}
+"""Modules that others use as such, `paths.join(...)`, imported from their package."""
 
 
 def imports(path: Path) -> set[str]:
@@ -100,8 +111,28 @@ def test_a_package_imports_only_from_those_below(module: str) -> None:
     allowed = ALLOWED[package(module)].split()
     for other in inner_imports(module):
         if package(other) != package(module):
-            known = any(is_within(other, place) for place in allowed)
+            from_package = other == package(other) or other in MODULES_OFFERED
+            known = other in allowed or (from_package and package(other) in allowed)
             assert known, f"{module or 'harness'} imports {other}"
+
+
+@pytest.mark.parametrize("name", [name for name in ALLOWED if name in PACKAGES])
+def test_a_package_offers_its_names_without_loading_them(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for_types = {
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("harness.")
+        for alias in node.names
+    }
+    offered = import_module(f"harness.{name}")
+    modules = {one.partition(".")[2] for one in MODULES if is_within(one, name)}
+    assert for_types == {
+        (f"harness.{name}.{module}", public) for public, module in offered._MODULE_OF.items()
+    }
+    assert not modules & set(offered._MODULE_OF), "a module of that name would hide the function"
+    for public in offered._MODULE_OF:
+        assert getattr(offered, public) is not None
 
 
 def test_no_files_import_each_other() -> None:

@@ -29,7 +29,7 @@ def test_the_public_names() -> None:
 @pytest.mark.parametrize("name", ["convert", "open_store", "run", "score", "simulate"])
 def test_a_function_is_not_hidden_by_the_module_of_its_name(name: str) -> None:
     code = f"""
-import harness.scoring.score, harness.data.simulation.screens, harness.data.conversion
+import harness.scoring.scorer, harness.data.simulation.screens, harness.data.conversion
 import harness
 assert callable(harness.{name}), harness.{name}
 from harness import {name}

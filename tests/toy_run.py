@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.results import write_scores
-from harness.jobs.specs import TrialSpec
+from harness.jobs.trial_spec import TrialSpec
 from harness.scoring.truth_cache import packed
 from harness.storage import paths
 

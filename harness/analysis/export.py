@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Form = Literal["csv", "parquet", "zarr", "netcdf"]
 
 
-def export(results: Results, path: str, form: Form) -> None:
+def export_results(results: Results, path: str, form: Form) -> None:
     """Write all scores with their trials' factors.
 
     ``csv`` and ``parquet`` have a row per score; ``zarr`` and ``netcdf`` the cube by context

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.analysis.results import Results
 
 
-def query(results: Results, sql: str) -> pd.DataFrame:
+def query_results(results: Results, sql: str) -> pd.DataFrame:
     """Return what a query over the views ``scores`` and ``trials`` gives.
 
     Raises

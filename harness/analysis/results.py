@@ -26,7 +26,7 @@ from harness.analysis.joining import of_one_version, places, refuse_mixture
 from harness.analysis.score_frame import score_rows
 from harness.analysis.trials import NOT_FACTORS, VARIED, column_of, read_run, read_trials, several
 from harness.errors import DataError, listed
-from harness.jobs.specs import TrialSpec
+from harness.jobs.trial_spec import TrialSpec
 from harness.storage import paths
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.config.input_file import with_contents
+from harness.config import with_contents
 from harness.errors import DataError
-from harness.jobs.specs import TrialSpec
+from harness.jobs.trial_spec import TrialSpec
 from harness.storage import paths
 
 if TYPE_CHECKING:

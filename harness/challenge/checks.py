@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import SHOWN, DataError, listed, near_match
-from harness.kernels.normalise import FRACTION
+from harness.kernels import FRACTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,23 +29,28 @@ from harness.challenge.checks import (
     read_genes,
     read_perturbations,
 )
-from harness.data.anndata_file import open_source
-from harness.data.h5ad_writer import H5adWriter
-from harness.data.predictions import is_store
-from harness.data.spill import from_dense
-from harness.data.store import CHUNK_ROWS, open_store
-from harness.data.vcc_archive import MAX_UNPACKED, SUFFIX, pack, unpacked
+from harness.data import (
+    CHUNK_ROWS,
+    MAX_UNPACKED,
+    SUFFIX,
+    H5adWriter,
+    from_dense,
+    is_store,
+    open_source,
+    open_store,
+    pack,
+    unpacked,
+)
 from harness.errors import DataError, listed, near_match
-from harness.kernels.normalise import log1p_normalise, median_library_size
-from harness.kernels.threads import available_threads
-from harness.storage.paths import publish, scratch_name
+from harness.kernels import available_threads, log1p_normalise, median_library_size
+from harness.storage import publish, scratch_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from scipy import sparse
 
-    from harness.data.anndata_matrix import Source
+    from harness.data import Source
 
 __all__ = [
     "Layout",

@@ -34,7 +34,6 @@ COMMANDS = {
     "cancel": "End a run that someone drives, from any machine.",
     "score": "Score predictions against held-out cells; no job needed.",
     "prep": "Write a prediction as a submission to the challenge (.vcc).",
-    "cluster": "Tell what is wrong with cluster files, Slurm scripts, RayJobs and launcher files.",
     "table": "Compare the models of one or several runs.",
     "results": "Give the scores of runs as data: by SQL, or as CSV, Parquet, Zarr or netCDF.",
     "new": "Write a model's package with its test, or a job for a dataset, to start from.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.cli.console import FAILED, complain, notes
-from harness.runs.folder import RunFolder
+from harness.runs import RunFolder
 
 
 def cancel_(run: str) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from harness.challenge.submission import Rules, read_genes, read_perturbations
+from harness.challenge import Rules, read_genes, read_perturbations
 from harness.check import check
 from harness.cli.console import complain, notes
 

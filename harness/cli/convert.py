@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harness.cli.console import Bars, notes
-from harness.data.conversion_cards import card_for
+from harness.data import card_for
 
 Output = Annotated[str, Parameter(name=["--output", "-o"])]
 Threads = Annotated[int | None, Parameter(validator=Number(gte=1))]
@@ -57,7 +57,7 @@ def convert_(  # noqa: PLR0913 - the options of a command
     scale
         Without a card: counts or log1p.
     """
-    from harness.data.conversion import convert
+    from harness.data import convert
 
     file, described = card_for(
         source,

@@ -39,10 +39,11 @@ def export_(
             "harness export draws with Matplotlib, which is not installed. Install it with: "
             "pip install 'virtual-cell-harness[paper]'"
         ) from error
-    from harness.analysis.report.paper import export_paper
+    from harness.analysis import export_paper
+    from harness.models import registered
 
     folder = output or f"{runs[0].rstrip('/')}/{purpose}"
     suites = () if suite is None else tuple(suite.split(","))
-    written = export_paper(runs, folder, suites=suites, baseline=baseline)
+    written = export_paper(runs, folder, registered(), suites=suites, baseline=baseline)
     notes().print(f"{folder}: {len(written)} files", markup=False)
     return 0

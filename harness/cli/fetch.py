@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness.cli.console import Bars, out
-from harness.data.cards import read_card
-from harness.data.download import Progress, fetch
+from harness.data import Progress, fetch, read_card
 
 
 def fetch_(card: str) -> int:

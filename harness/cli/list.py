@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 
 from harness.cli.console import out
-from harness.data.cards import read_card, source_status
-from harness.data.simulation.screens import presets
+from harness.config import declarations
+from harness.data import presets, read_card, source_status
 from harness.errors import DeclarationError
-from harness.jobs.specs import read_job
+from harness.jobs import read_job
 from harness.metrics import registered as metrics
-from harness.metrics.suites import suites
-from harness.models.known_models import broken, command_of
-from harness.models.known_models import registered as models
-from harness.storage.paths import declarations
-from harness.tasks.splits import KINDS
+from harness.metrics import registered_suites
+from harness.models import broken, command_of
+from harness.models import registered as models
+from harness.tasks import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,7 @@ def _models() -> Iterator[tuple[str, str]]:
 
 def _metrics() -> Iterator[tuple[str, str]]:
     members: dict[str, list[str]] = {}
-    for suite in suites().values():
+    for suite in registered_suites().values():
         for name in suite.metrics:
             members.setdefault(name, []).append(suite.name)
     signs = {True: "↑", False: "↓", None: " "}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.cli.console import FAILED, complain, out
-from harness.runs.status import find_trial, read_ledger
+from harness.runs import find_trial, read_ledger
 from harness.storage import paths
 
 

@@ -9,15 +9,13 @@ from rich.table import Table
 
 from harness.cli.console import Bars, out
 from harness.cli.run import Reporter
-from harness.runs.planning import changed_code, estimates, searched
-from harness.runs.runner import plan_job
+from harness.runs import changed_code, estimates, plan_job, searched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.executors.resources import Part
-    from harness.runs.planning import Estimate
-    from harness.runs.runner import Plan
+    from harness.executors import Part
+    from harness.runs import Estimate, Plan
 
 
 def plan_(job: str, *, run: Annotated[str | None, Parameter(name=["--run", "-o"])] = None) -> int:
@@ -31,7 +29,7 @@ def plan_(job: str, *, run: Annotated[str | None, Parameter(name=["--run", "-o"]
         The run folder; runs/NAME by default.
     """
     with Bars() as bars:
-        plan = plan_job(job, run, Reporter(bars))
+        plan = plan_job(job, run, Reporter(bars).preparing)
     out().print(summary(plan), soft_wrap=False)
     if text := searched(plan):
         out().print(text, markup=False)

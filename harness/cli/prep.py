@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from harness.challenge.submission import Layout, Rules, prepare, read_genes, read_perturbations
+from harness.challenge import Layout, Rules, prepare, read_genes, read_perturbations
 from harness.cli.console import Bars, notes
 
 

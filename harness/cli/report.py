@@ -6,8 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from harness.analysis.report import write_report
+from harness.analysis import write_report
 from harness.cli.console import notes
+from harness.models import registered
 
 
 def report_(
@@ -33,6 +34,6 @@ def report_(
         The page's heading; the runs' names by default.
     """
     suites = () if suite is None else tuple(suite.split(","))
-    write_report(runs, output, suites=suites, baseline=baseline, title=title)
+    write_report(runs, output, registered(), suites=suites, baseline=baseline, title=title)
     notes().print(f"Written: {output}", markup=False)
     return 0

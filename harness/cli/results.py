@@ -8,9 +8,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from harness.analysis.export import Form, export, write_frame
-from harness.analysis.query import query
-from harness.analysis.results import Results
+from harness.analysis import Form, Results, export_results, query_results, write_frame
 from harness.cli.console import MISUSED, complain, notes, out
 
 if TYPE_CHECKING:
@@ -54,11 +52,11 @@ def results_(
         out().print(_summary(results), markup=False)
         return 0
     if sql is not None:
-        return _give(query(results, sql), to, output)
+        return _give(query_results(results, sql), to, output)
     if output is None:
         return _give(results.scores, to, output)
     assert to is not None  # the summary is printed above
-    export(results, output, to)
+    export_results(results, output, to)
     notes().print(f"Written to {output}", markup=False)
     return 0
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from harness.cli.console import MISUSED, Bars, complain
 from harness.cli.run import Reporter, explain, show_tables
-from harness.runs.runner import retry
+from harness.runs import retry
 
 
 def retry_(

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from harness.analysis.results import Results
-from harness.analysis.tables import write_tables
+from harness.analysis import Results, write_tables
 from harness.cli.console import Bars, complain, notes, out
-from harness.jobs.specs import read_cluster
-from harness.runs.folder import RunFolder
-from harness.runs.planning import changed_code
-from harness.runs.runner import run_job
-from harness.runs.submit import follow_run, submit_run
+from harness.config import read_cluster
+from harness.runs import RunFolder, changed_code, follow_run, run_job, submit_run
 
 if TYPE_CHECKING:
+    from harness.config import ClusterSpec
     from harness.executors import Outcome
-    from harness.jobs.specs import ClusterSpec
-    from harness.runs.request import Errand
-    from harness.runs.runner import Plan, Report
+    from harness.runs import Errand, Plan, Report
 
 SHOWN_FAILURES = 8
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from harness.config import find_declaration
 from harness.errors import DataError, JobError, near_match
-from harness.jobs.checks import check_job
-from harness.models.known_models import registered
-from harness.runs.preparation import known_names
-from harness.storage.paths import find_declaration
+from harness.jobs import check_job
+from harness.models import registered
+from harness.runs import known_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

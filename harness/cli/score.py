@@ -9,12 +9,10 @@ from cyclopts.validators import Number
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from harness.analysis import write_batch_tables
 from harness.cli.console import MISUSED, complain, notes, out, progress
 from harness.errors import DataError
-from harness.scoring.anchored_table import NOTE
-from harness.scoring.anchors import SUITE
-from harness.scoring.batch import Request, score_files
-from harness.scoring.options import Reading
+from harness.scoring import NOTE, SUITE, Reading, Request, score_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +124,7 @@ def score_(  # noqa: PLR0913 - the options of a command
     )
     with progress("scoring", "predictions") as report:
         batch = score_files(truth, prediction, output, request, report)
-    for table in batch.tables:
+    for table in write_batch_tables(batch, output, request):
         out().print(table, soft_wrap=False)
     if len(batch.anchored):
         out().print(anchored_table(batch.anchored), soft_wrap=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from harness.cli.console import notes, progress
-from harness.data.simulation.screens import effects_path, simulate
+from harness.data import effects_path, simulate
 
 Output = Annotated[str, Parameter(name=["--output", "-o"])]
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from harness.cli.console import out
-from harness.runs.status import Ledger, ago, read_ledger
+from harness.runs import Ledger, ago, read_ledger
 
 SHOWN = 12
 IDLE_SECONDS = 60.0

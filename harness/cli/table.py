@@ -6,8 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from harness.analysis.results import Results
-from harness.analysis.tables import Format, Kind, tables_of
+from harness.analysis import Format, Kind, Results, tables_of
 from harness.cli.console import out
 
 

@@ -8,9 +8,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harness.cli.console import Bars, notes, out
-from harness.runs.metric_checks import assess
-from harness.scoring.metric_checks import Sampling
-from harness.scoring.options import Reading
+from harness.runs import assess
+from harness.scoring import Reading, Sampling
 
 Count = Annotated[int, Parameter(validator=Number(gte=2))]
 Threads = Annotated[int | None, Parameter(validator=Number(gte=1))]

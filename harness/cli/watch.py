@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from harness.cli.console import notes
-from harness.runs.watch import LivePage, serve
+from harness.runs import LivePage, serve
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import DataError, did_you_mean, listed
-from harness.kernels.columns import columns_of
-from harness.kernels.normalise import has_fractions
-from harness.kernels.threads import available_threads
+from harness.kernels import available_threads, columns_of, has_fractions
 
 if TYPE_CHECKING:
     from harness.data.cells import Scale

@@ -18,7 +18,7 @@ import zarr
 from harness.data.anndata_matrix import DAMAGE, Layout, Source
 from harness.data.frames import read_frame
 from harness.errors import DataError, listed, near_match
-from harness.storage.paths import refuse_url
+from harness.storage import refuse_url
 
 if TYPE_CHECKING:
     import os

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.declarations import Declared, Problem, check_model, read_yaml
+from harness.config import Declared, Problem, check_model, find_declaration, read_yaml
 from harness.errors import CardError, DeclarationError
-from harness.storage.paths import data_folders, find_data_file, find_declaration
+from harness.storage import data_folders, find_data_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from harness.errors import DataError
-from harness.kernels.normalise import log1p_normalise
+from harness.kernels import log1p_normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -303,3 +307,18 @@ def runs(rows: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
             last = first + int(np.searchsorted(rows[first:stop], rows[first] + size))
             yield first, last
             first = last
+
+
+Half = Literal["shown", "held"]
+
+
+def halved(rows: np.ndarray, half: Half, *names: str) -> np.ndarray:
+    """Return one of two halves of the rows, ascending; which rows depends on the names alone.
+
+    The shown half has the odd one.
+    """
+    seed = blake2b("\0".join(names).encode(), digest_size=16)
+    order = np.random.default_rng(int.from_bytes(seed.digest())).permutation(len(rows))
+    shown = (len(rows) + 1) // 2
+    chosen = order[:shown] if half == "shown" else order[shown:]
+    return np.sort(rows[chosen])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config import declarations
 from harness.data.cards import NOT_STATED, Card, read_card, source_file
 from harness.errors import CardError, DeclarationError, UnknownNameError, listed
-from harness.storage.paths import declarations, refuse_url
+from harness.storage import refuse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

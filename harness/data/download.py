@@ -22,7 +22,7 @@ import requests
 
 from harness.data.cards import how_to_get
 from harness.errors import CardError, DataError, StorageError
-from harness.storage.paths import cache_folder, find_data_file
+from harness.storage import cache_folder, find_data_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

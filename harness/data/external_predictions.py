@@ -25,9 +25,7 @@ from harness.data.anndata_file import open_source
 from harness.data.h5ad_strips import open_strips
 from harness.data.store import PairRange
 from harness.data.store_writer import StoreWriter
-from harness.kernels.compress import compressed
-from harness.kernels.normalise import has_fractions
-from harness.kernels.threads import Limits
+from harness.kernels import Limits, compressed, has_fractions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,9 +21,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from harness.errors import DataError
-from harness.kernels.columns import columns_of, note_cuts
-from harness.kernels.file_gather import gather
-from harness.kernels.normalise import has_fractions
+from harness.kernels import columns_of, gather, has_fractions, note_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from harness.data.cells import Cells, Scale, StoreCells
     from harness.data.prediction_collector import Asked
-    from harness.kernels.threads import Limits
+    from harness.kernels import Limits
 
 
 class StoredCells:

@@ -21,8 +21,7 @@ import numpy as np
 import zarr
 
 from harness.errors import DataError, listed, near_match
-from harness.storage import paths
-from harness.storage.object_store import client, client_options
+from harness.storage import client, client_options, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

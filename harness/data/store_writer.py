@@ -26,7 +26,7 @@ from harness.data.spill import from_dense
 from harness.data.store import CHUNK_GENES, CHUNK_ROWS, FORMAT, open_store, shard_rows
 from harness.data.store_layout import Matrix, layout, write_elements
 from harness.errors import DataError
-from harness.kernels.normalise import median_library_size
+from harness.kernels import median_library_size
 from harness.storage import paths
 
 if TYPE_CHECKING:

@@ -1,32 +1,42 @@
-"""Where calls run: in this process or on a Ray cluster. Knows nothing of trials."""
+"""Where calls run: in this process or on a Ray cluster.
+
+An executor is given functions, arguments and the resources that they need, and gives back outcomes
+in the order in which they finish. It knows nothing of trials; Ray is imported nowhere else.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.errors import ClusterError
-from harness.executors.base import Call, Executor, Outcome, Worker, attempt
-from harness.executors.inline import InlineExecutor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.jobs.specs import ClusterSpec
+    from harness.executors.base import Call as Call
+    from harness.executors.base import Executor as Executor
+    from harness.executors.base import Outcome as Outcome
+    from harness.executors.base import Worker as Worker
+    from harness.executors.base import attempt as attempt
+    from harness.executors.factory import open_executor as open_executor
+    from harness.executors.inline import InlineExecutor as InlineExecutor
+    from harness.executors.ray_jobs import JobServer as JobServer
+    from harness.executors.ray_search import Halving as Halving
+    from harness.executors.ray_search import tune_settings as tune_settings
+    from harness.executors.resources import STAGES as STAGES
+    from harness.executors.resources import Part as Part
+    from harness.executors.resources import Resources as Resources
 
-__all__ = ["Call", "Executor", "InlineExecutor", "Outcome", "Worker", "attempt", "open_executor"]
+_NAMES = {
+    "base": "Call Executor Outcome Worker attempt",
+    "factory": "open_executor",
+    "inline": "InlineExecutor",
+    "ray_jobs": "JobServer",
+    "ray_search": "Halving tune_settings",
+    "resources": "Part Resources STAGES",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
-def open_executor(cluster: ClusterSpec | None) -> Executor:
-    """Return the executor that a cluster file declares; without one, this process.
-
-    Ray is imported here and not before, since a debugging session need not have it.
-    """
-    if cluster is None:
-        return InlineExecutor()
-    if cluster.submits:
-        raise ClusterError(
-            f"{cluster.address} is a dashboard, where runs are submitted: `harness run JOB -o RUN "
-            "--on FILE` does. Give this command a cluster that it can join, or submit the run "
-            "again: what is done is kept."
-        )
-    from harness.executors.ray import RayExecutor
-
-    return RayExecutor(cluster)
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

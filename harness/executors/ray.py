@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
 
+    from harness.config import ClusterSpec
     from harness.executors.resources import Resources
-    from harness.jobs.specs import ClusterSpec
 
 POLL_SECONDS = 1.0
 """How long one wait lasts, so that Ctrl-C is never answered late."""

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from harness.config.declarations import Declared
-from harness.storage.paths import parse_size
+from harness.config import Declared, right_size
+from harness.storage import parse_size
 
 Stage = Literal["fit", "predict", "score"]
 
@@ -20,13 +20,6 @@ STAGES: tuple[Stage, ...] = ("fit", "predict", "score")
 
 BUILT_IN = ("CPU", "GPU", "memory", "object_store_memory")
 """What Ray calls the resources that have keys of their own."""
-
-
-def right_size(text: str | None) -> str | None:
-    """Return the text of a size; ``ValueError`` where it is none."""
-    if text is not None:
-        parse_size(text)
-    return text
 
 
 class Resources(Declared):

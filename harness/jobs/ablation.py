@@ -9,17 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.config import DATA_FACTORS
 from harness.errors import JobError, near_match
+from harness.jobs.job import AblationJob
 from harness.jobs.settings import Setting, complete, settings, settings_of
-from harness.jobs.specs import AblationJob
-from harness.tasks.factors import DATA_FACTORS, factor_values
+from harness.tasks import factor_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from inspect import Parameter
 
-    from harness.jobs.specs import Job, TrialSpec
-    from harness.tasks.factors import JSON
+    from harness.config import JSON
+    from harness.jobs.job import Job
+    from harness.jobs.trial_spec import TrialSpec
 
 
 def base_setting(job: AblationJob, known: Mapping[str, Parameter]) -> Setting:

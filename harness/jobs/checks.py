@@ -9,16 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.config.declarations import Problem, check_model, read_yaml
-from harness.config.parameter_checks import missing, wrong_parameters
+from harness.config import (
+    DATA_FACTORS,
+    ENTRY_KEYS,
+    Problem,
+    check_model,
+    missing,
+    read_yaml,
+    words,
+    wrong_parameters,
+    wrong_values,
+)
 from harness.data.dataset_names import is_store_path, parse_simulated
 from harness.errors import DeclarationError, HarnessError, near_match
-from harness.jobs.entries import ENTRY_KEYS
-from harness.jobs.search_checks import search_problems
+from harness.jobs.job import job_model
+from harness.jobs.search_space import Dimension, objective_keys
 from harness.jobs.settings import settings
-from harness.jobs.specs import job_model
-from harness.storage.paths import exists
-from harness.tasks.factors import DATA_FACTORS, wrong_factors
+from harness.storage import exists
+from harness.tasks import wrong_factors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from inspect import Parameter
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -256,3 +269,69 @@ def _repeats(data: dict[str, Any], known: Known) -> Iterator[Found]:
         shown = [repr(value) for value in values] if isinstance(values, list) else []
         if repeated := [text for i, text in enumerate(shown) if text in shown[:i]]:
             yield key, f"{repeated[0]} is given twice."
+
+
+def search_problems(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    """Yield what is wrong with a search, as keys and texts; nothing for another kind of job."""
+    if data.get("kind") != "search":
+        return
+    model, space = data.get("model"), data.get("space")
+    if isinstance(model, str):
+        if model not in known.models:
+            yield "model", f"unknown model {model!r}. {near_match(model, known.models)}"
+        elif isinstance(space, dict):
+            yield from _space(model, space, known.parameters_of(model))
+    yield from _metric(objective_keys(data.get("metric", {})), known)
+    factors = data.get("data")
+    for name, value in (factors if isinstance(factors, dict) else {}).items():
+        if isinstance(value, list):
+            yield f"data.{name}", "is a list: a search is made on one state of the data."
+
+
+def _space(
+    model: str, space: dict[str, Any], parameters: Mapping[str, Parameter]
+) -> Iterator[Found]:
+    parameters = {name: one for name, one in parameters.items() if name != "seed"}
+    for name, declared in space.items():
+        key = f"space.{name}"
+        if name not in parameters:
+            yield key, f"is not a parameter of {model}. {near_match(name, tuple(parameters))}"
+            continue
+        try:
+            dimension = Dimension.model_validate(declared)
+        except ValueError:
+            continue  # the declaration's own check says so
+        annotation = parameters[name].annotation
+        if dimension.kind == "choice":
+            yield from wrong_values(f"{key}.choice", dimension.values, annotation)
+            continue
+        whole = dimension.kind == "int"
+        ends = [value if whole else float(value) for value in dimension.values]
+        if any(wrong_values(key, ends, annotation)):
+            found = "whole numbers" if whole else "numbers with fractions"
+            yield (
+                f"{key}.{dimension.kind}",
+                f"draws {found} from {ends[0]:g} to {ends[1]:g}, expected {words(annotation)}.",
+            )
+    yield from missing("space", model, space, parameters)
+
+
+def _metric(declared: Any, known: Known) -> Iterator[Found]:
+    if not isinstance(declared, dict):
+        return
+    suite, name = declared.get("suite", "vcc2025"), declared.get("name", "mae")
+    if suite not in known.suites:
+        if isinstance(suite, str):
+            yield "metric.suite", f"unknown suite {suite!r}. {near_match(suite, known.suites)}"
+        return
+    metrics = known.metrics.get(suite, {})
+    if not isinstance(name, str):
+        return
+    if name not in metrics:
+        yield (
+            "metric.name",
+            f"unknown metric {name!r} of {suite}. {near_match(name, tuple(metrics))}",
+        )
+    elif metrics[name] is None:
+        better = tuple(other for other, direction in metrics.items() if direction is not None)
+        yield "metric.name", f"{name} is a mere count: none is better. {near_match('', better)}"

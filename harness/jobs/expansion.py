@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING
 
 from harness.errors import JobError
 from harness.jobs.ablation import ablation_settings
+from harness.jobs.job import AblationJob
 from harness.jobs.settings import Filter, repeated, settings_of
-from harness.jobs.specs import AblationJob, TrialSpec
+from harness.jobs.trial_spec import TrialSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from inspect import Parameter
 
-    from harness.jobs.entries import ModelEntry
+    from harness.jobs.job import Job, ModelEntry
     from harness.jobs.settings import Setting
-    from harness.jobs.specs import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +153,11 @@ def _twice(trial: TrialSpec, first: str, second: str) -> JobError:
         what = "Remove one: a setting left out has its default."
     found = f"{trial.model}({setting}), cells {trial.cells!r}, seed {trial.seed}"
     return JobError(f"{where}: {found}. {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A dataset that trials can be made of: where its store is, and what identifies it."""
+
+    store: str
+    screen: Screen

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.declarations import describe, read_yaml
+from harness.config import describe, read_yaml
 from harness.errors import JobError, near_match
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.declarations import Declared
-from harness.jobs.entries import Name, Positive
+from harness.config import Declared, Name, Positive
 
 DEFAULT_TRIALS = 20
 """How many settings are tried where the budget does not say, and the space is no grid."""

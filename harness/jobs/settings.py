@@ -15,17 +15,17 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.config.parameter_checks import kinds
+from harness.config import DATA_FACTORS, kinds
 from harness.errors import JobError, near_match
-from harness.jobs.specs import frozen_parameters
-from harness.tasks.factors import DATA_FACTORS, factor_value, factor_values
+from harness.jobs.trial_spec import frozen_parameters
+from harness.tasks import factor_value, factor_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from inspect import Parameter
 
-    from harness.jobs.entries import ModelEntry
-    from harness.tasks.factors import JSON
+    from harness.config import JSON
+    from harness.jobs.job import ModelEntry
 
 PLACES = ("dataset", "split")
 """What a filter may name beside parameters, ``cells`` and data factors."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -130,6 +132,9 @@ class Metric:
         return found
 
 
+DEFINITIONS = ("calibrated", "clustering", "differential", "expression", "vcc2026")
+"""The modules of this package that define metrics."""
+
 _METRICS: dict[str, Metric] = {}
 
 
@@ -141,14 +146,22 @@ def register(metric: Metric) -> Metric:
     return metric
 
 
+@cache
+def _define() -> None:
+    """Import every module that defines metrics."""
+    for name in DEFINITIONS:
+        import_module(f"harness.metrics.{name}")
+
+
 def registered() -> dict[str, Metric]:
-    """Return all metrics by name, in the order in which they were registered."""
+    """Return all metrics by name, in the order in which they are defined."""
+    _define()
     return dict(_METRICS)
 
 
 def metric_named(name: str) -> Metric:
     """Return the metric of this name; KeyError if there is none."""
-    return _METRICS[name]
+    return registered()[name]
 
 
 def metric(  # noqa: PLR0913 - what is to be said of a metric, all by keyword

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.kernels.distances import pairwise_distances
-from harness.kernels.gene_weights import squared_weights, standardised_u
+from harness.kernels import pairwise_distances, squared_weights, standardised_u
 from harness.metrics.base import CONSTANT_PREDICTION, CONSTANT_TRUTH, Values, metric
 from harness.metrics.correlation import constant, pearson
 
 if TYPE_CHECKING:
-    from harness.kernels.cell_distances import Apart
+    from harness.kernels import Apart
     from harness.metrics.comparison import Comparison
 
 ALONE = "fewer than two perturbations"

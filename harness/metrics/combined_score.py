@@ -41,7 +41,7 @@ def scaled_scores(
     return np.where(np.isfinite(scaled) & (scaled > 0), scaled, 0.0)
 
 
-def combined_score(
+def combine_scores(
     means: ArrayLike, baseline_means: ArrayLike, best: ArrayLike
 ) -> NDArray[np.float64]:
     """Return the average of the scaled scores over the last axis; arguments as `scaled_scores`."""

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness.kernels.differential import adjust, adjust_rows, clipped_fold_change, fold_change
-from harness.kernels.rank_test import p_values
+from harness.kernels import adjust, adjust_rows, clipped_fold_change, fold_change, p_values
 
 if TYPE_CHECKING:
-    from harness.kernels.cell_distances import Apart
+    from harness.kernels import Apart
 
 SIGNIFICANT_BELOW = np.float32(0.05)
 """Adjusted p below this is significant, both cast to float32: 0.049999999 is not."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.kernels.ranks import midranks
+from harness.kernels import midranks
 from harness.metrics.base import CONSTANT_PREDICTION, CONSTANT_TRUTH, Values
 
 if TYPE_CHECKING:

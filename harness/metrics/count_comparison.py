@@ -12,8 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.kernels.differential import adjust
-from harness.kernels.rank_test import p_values
+from harness.kernels import adjust, p_values
 
 SIGNIFICANT_BELOW = 0.05
 """Adjusted p below this is significant."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness.kernels.distances import pairwise_distances
+from harness.kernels import pairwise_distances
 from harness.metrics.base import (
     CONSTANT_PREDICTION,
     CONSTANT_TRUTH,

@@ -160,7 +160,7 @@ _SUITES = {
 }
 
 
-def suites() -> dict[str, Suite]:
+def registered_suites() -> dict[str, Suite]:
     """Return all suites by name."""
     return dict(_SUITES)
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.kernels.distances import pairwise_distances
-from harness.kernels.jackknife import BULK_TOTAL
+from harness.kernels import BULK_TOTAL, pairwise_distances
 from harness.metrics.base import Ratio, Values, metric
 from harness.metrics.count_comparison import NO_GENE
 

@@ -34,7 +34,6 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    Literal,
     Protocol,
     Self,
     TypeVar,
@@ -44,19 +43,14 @@ from typing import (
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from harness.config import CellStep, OwnCellStep
 from harness.errors import ModelError, UnknownNameError
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from harness.tasks.task import Query, TrainView
-
-CellStep = Literal["shift-controls", "tile-profile"]
-"""How a predicted profile becomes cells; see `harness.models.profile_to_cells`."""
-
-OwnCellStep = Literal["own", "shift-controls", "tile-profile"]
-"""The same for a model that predicts cells and a profile: its own cells, or made from that."""
+    from harness.tasks import Query, TrainView
 
 # What a parameter can be, so that a job with another value is refused before it begins.
 Count = Annotated[int, Ge(1)]
@@ -105,9 +99,14 @@ class ModelInfo:
     cells: OwnCellStep | None
 
     @property
+    def description(self) -> str:
+        """The model's docstring."""
+        return (self.model.__doc__ or "").strip()
+
+    @property
     def summary(self) -> str:
         """The first line of the model's docstring."""
-        return (self.model.__doc__ or "").strip().partition("\n")[0]
+        return self.description.partition("\n")[0]
 
 
 _MODELS: dict[str, ModelInfo] = {}
@@ -144,7 +143,7 @@ def _offered() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=GROUP))
 
 
-def registered() -> dict[str, ModelInfo]:
+def registered_classes() -> dict[str, ModelInfo]:
     """Return every model by its name: those of this package, then those of entry points."""
     _shipped()
     for entry in _offered():
@@ -162,7 +161,7 @@ def registered() -> dict[str, ModelInfo]:
 
 def model_info(name: str) -> ModelInfo:
     """Return what is known of a model; `UnknownNameError` with a near match where nothing is."""
-    models = registered()
+    models = registered_classes()
     if name not in models:
         raise UnknownNameError("model", name, tuple(models))
     return models[name]
@@ -173,7 +172,7 @@ def model_class(name: str) -> type[Model]:
     return model_info(name).model
 
 
-def parameters_of(name: str) -> dict[str, Parameter]:
+def class_parameters(name: str) -> dict[str, Parameter]:
     """Return the parameters that a job may set for a model, with types and defaults.
 
     Among them `cells` for a model that predicts profiles, and `seed`, which jobs set by `seeds`,

@@ -13,7 +13,7 @@ from harness.models.residuals import Residuals, ridge_weights
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Prediction, Query, TrainView
+    from harness.tasks import Prediction, Query, TrainView
 
 
 @register("bilinear")

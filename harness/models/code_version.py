@@ -22,16 +22,15 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.kernels.threads import available_threads
-from harness.models import model_class
+from harness.kernels import available_threads
+from harness.models.base import model_class
 from harness.models.external.spec import Command
-from harness.storage import paths
-from harness.storage.identity import remembered_digest
+from harness.storage import paths, remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from harness.models import Model
+    from harness.models.base import Model
 
 SHIPPED = "harness.models."
 """Modules of this package that are code of models, beside the loader."""

@@ -8,12 +8,12 @@ import numpy as np
 
 from harness.models.base import NonNegative, at_least, register
 from harness.models.effects import MeanEffects, effects_elsewhere
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("context-regression")

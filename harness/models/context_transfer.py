@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Self
 
 from harness.models.base import register
 from harness.models.effects import MeanEffects, effects_elsewhere, mean_of
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy as np
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("context-transfer")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from harness.models.base import register
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("control-mean")

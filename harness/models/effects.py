@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.tasks.task import TrainView
+    from harness.tasks import TrainView
 
 
 def mean_of(effects: Iterable[np.ndarray]) -> np.ndarray:

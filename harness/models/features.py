@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness.config.input_file import InputFile, read_file
+from harness.config import InputFile, read_file
 from harness.errors import ModelError, listed
 from harness.models.base import at_least
 from harness.models.effects import parts_of
@@ -36,7 +36,7 @@ from harness.models.feature_tables import parse_table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from harness.tasks.task import TrainView
+    from harness.tasks import TrainView
 
 Source = Literal["principal-components", "co-expression", "identity"] | InputFile
 """Where features come from: computed, or the path of a table."""

@@ -9,12 +9,12 @@ import numpy as np
 from harness.models.base import Count, NonNegative, register
 from harness.models.effects import MeanEffects
 from harness.models.features import principal_scores, training_bulks
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("linear")

@@ -14,7 +14,7 @@ from harness.models.ridge import squared_distances
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Prediction, Query, TrainView
+    from harness.tasks import Prediction, Query, TrainView
 
 
 @register("nearest-neighbours")

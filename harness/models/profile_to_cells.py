@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import ModelError, listed
-from harness.models.base import OwnCellStep, query_rng
+from harness.models.base import query_rng
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from harness.tasks.task import Prediction, Query, TrainView
+    from harness.config import OwnCellStep
+    from harness.tasks import Prediction, Query, TrainView
 
 POOL_BYTES = 256 * 1024 * 1024
 """Memory for the controls that are drawn from: 3,700 cells of 18,080 genes."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Self
 
 from harness.errors import ModelError
 from harness.models.base import query_rng, register
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("random-pair", cells=None)

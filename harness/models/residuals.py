@@ -13,13 +13,13 @@ import numpy as np
 
 from harness.models.base import at_least
 from harness.models.effects import MeanEffects
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.models.features import Features, Missing
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 PENALTIES = 10.0 ** np.arange(-3, 3.5, 0.5)
 """Ridge penalties to choose from, in units of the mean squared length of a feature vector."""

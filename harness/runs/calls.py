@@ -6,17 +6,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.executors import Call
-from harness.executors.resources import STAGES
+from harness.executors import STAGES, Call
 from harness.runs.folder import RunFolder
 from harness.runs.trial import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.executors import Worker
-    from harness.executors.resources import Part
-    from harness.jobs.specs import Limits
+    from harness.executors import Part, Worker
+    from harness.jobs import Limits
     from harness.runs.request import Errand
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import ModelError
 from harness.runs.provenance import VERSION
-from harness.tasks.task import TrainView
+from harness.tasks import TrainView
 
 if TYPE_CHECKING:
     from harness.models import Model

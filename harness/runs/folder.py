@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import DataError, RunBusyError, StorageError
-from harness.executors.resources import STAGES
+from harness.executors import STAGES
 from harness.storage import paths
 
 if TYPE_CHECKING:

@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.data.store import open_store
-from harness.scoring.anchors import SUITE
-from harness.scoring.options import Reading
-from harness.scoring.score import by_scale, prepare, score
-from harness.scoring.scores import Scores
-from harness.tasks.splits import parse_split
-from harness.tasks.task import Task
+from harness.data import open_store
+from harness.scoring import SUITE, Reading, Scores, by_scale, prepare, score
+from harness.tasks import Task, parse_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.data.cells import Scale
-    from harness.jobs.specs import TrialSpec
-    from harness.scoring.truth import PreparedTruth
+    from harness.data import Scale
+    from harness.jobs import TrialSpec
+    from harness.scoring import PreparedTruth
 
 _TRUTHS: dict[Scale, tuple[Any, PreparedTruth]] = {}
 """The last truth of each scale that this process scored against: each can be large."""

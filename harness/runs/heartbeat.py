@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from harness.models.external.process import silence
+from harness.models import silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

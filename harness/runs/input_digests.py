@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.config.input_file import is_file
+from harness.config import is_file
 from harness.errors import JobError
-from harness.models.known_models import parameters_of
-from harness.storage import paths
-from harness.storage.identity import content_digest
+from harness.models import parameters_of
+from harness.storage import content_digest, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from inspect import Parameter
 
-    from harness.jobs.specs import SearchJob, TrialSpec
+    from harness.jobs import SearchJob, TrialSpec
 
 
 def with_inputs(trials: Sequence[TrialSpec]) -> Iterator[TrialSpec]:

@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.data.held import HeldPredictions, held_controls
-from harness.data.predictions import open_predictions, with_controls
-from harness.scoring.anchors import SUITE
-from harness.scoring.options import Reading
-from harness.scoring.score import by_scale, prepare, score
-from harness.scoring.scores import Scores
-from harness.scoring.to_counts import CountedCells
+from harness.data import HeldPredictions, held_controls, open_predictions, with_controls
+from harness.scoring import SUITE, CountedCells, Reading, Scores, by_scale, prepare, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.data.cells import Cells, Scale
+    from harness.data import Cells, Scale
     from harness.runs.request import Errand
-    from harness.scoring.truth import PreparedTruth
-    from harness.tasks.task import Task
+    from harness.scoring import PreparedTruth
+    from harness.tasks import Task
 
 _TRUTHS: dict[Scale, tuple[Any, PreparedTruth]] = {}
 """The last truth of each scale that this process scored against: each can be large."""

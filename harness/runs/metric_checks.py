@@ -17,19 +17,18 @@ from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.tables.metric_checks import FOLDER, trust_table
-from harness.analysis.trials import read_run
-from harness.data.store import open_store
+from harness.analysis import FOLDER, read_run, trust_table
+from harness.data import open_store
 from harness.errors import DataError
-from harness.runs.preparation import prepare
-from harness.scoring.metric_checks import Sampling, check_trust
+from harness.runs.datasets import prepare
+from harness.scoring import Sampling, check_trust
 from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from harness.analysis.tables import Table
-    from harness.scoring.options import Reading
+    from harness.analysis import Table
+    from harness.scoring import Reading
 
     Progress = Callable[[str, int, int], None]
 

@@ -14,22 +14,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.predictions import is_store
-from harness.data.store import open_store
+from harness.data import is_store, open_store
 from harness.errors import DataError, JobError, listed, near_match
-from harness.jobs.prediction_manifest import read_manifest, value_of
-from harness.jobs.specs import TrialSpec, canonical, frozen_parameters
-from harness.kernels.threads import available_threads
-from harness.scoring.score import SUFFIXES
-from harness.storage import paths
-from harness.storage.identity import remembered_digest
+from harness.jobs import TrialSpec, frozen_parameters, read_manifest, value_of
+from harness.kernels import available_threads
+from harness.scoring import SUFFIXES
+from harness.storage import canonical, paths, remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from harness.jobs.prediction_manifest import Listed
-    from harness.jobs.specs import ScoringJob
-    from harness.runs.preparation import Prepared
+    from harness.jobs import Listed, Prepared, ScoringJob
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from harness.executors import Outcome
+    from harness.runs.plan import Plan
     from harness.runs.request import Errand
-    from harness.runs.runner import Plan
 
 
 class Listener(Protocol):

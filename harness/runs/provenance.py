@@ -11,11 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.jobs.ablation import described
-from harness.models.known_models import parameters_of
+from harness.jobs import described
+from harness.models import parameters_of
 
 if TYPE_CHECKING:
-    from harness.runs.runner import Plan
+    from collections.abc import Mapping, Sequence
+
+    from harness.jobs import Job, TrialSpec
 
 VERSION = version("virtual-cell-harness")
 
@@ -23,14 +25,16 @@ PACKAGES = ("anndata", "numba", "numpy", "pandas", "ray", "scipy", "xarray", "za
 """Whose versions a run writes down."""
 
 
-def described_run(plan: Plan, on: str) -> dict[str, Any]:
+def described_run(
+    job: Job, file: str, trials: Sequence[TrialSpec], stores: Mapping[str, str], on: str
+) -> dict[str, Any]:
     """Return what a reader needs to know of a run, a year later; nothing secret."""
     return {
-        "job": plan.job.model_dump(mode="json"),
-        "job_file": plan.path.name,
-        "trials": {trial.id: json.loads(trial.to_json()) for trial in plan.trials},
-        **described(plan.job, plan.trials, parameters_of),
-        "stores": plan.stores,
+        "job": job.model_dump(mode="json"),
+        "job_file": file,
+        "trials": {trial.id: json.loads(trial.to_json()) for trial in trials},
+        **described(job, trials, parameters_of),
+        "stores": dict(stores),
         "on": on,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "harness": VERSION,
@@ -47,7 +51,7 @@ def described_run(plan: Plan, on: str) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Return the commit of the checkout that runs, with ``+changes`` where it was changed."""
-    checkout = Path(__file__).parents[1]
+    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
     commit = _git(checkout, "rev-parse", "HEAD")

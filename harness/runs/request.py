@@ -6,11 +6,11 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.executors.resources import STAGES
+from harness.executors import STAGES
 from harness.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from harness.jobs.specs import TrialSpec
+    from harness.jobs import TrialSpec
 
 
 @dataclass(frozen=True, slots=True)

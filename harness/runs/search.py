@@ -21,30 +21,26 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.data.store import open_store
+from harness.data import open_store
 from harness.errors import JobError, TrialError
 from harness.executors import Call, InlineExecutor, open_executor
-from harness.jobs.expansion import trials_of
-from harness.jobs.settings import Setting, complete
-from harness.jobs.specs import canonical, frozen_parameters
-from harness.metrics.base import metric_named
-from harness.models.known_models import commands_of, identified, parameters_of
+from harness.jobs import Setting, complete, frozen_parameters, trials_of
+from harness.metrics import metric_named
+from harness.models import parameters_of
 from harness.runs.input_digests import digests_of_choices, wherever, with_inputs
 from harness.runs.request import Errand, record_failure
 from harness.runs.search_sampler import LEARNS_WITH, Proposals, Tried
+from harness.runs.trial_models import commands_of, identified
 from harness.runs.trying import try_setting
-from harness.storage import paths
-from harness.tasks.factors import factor_values
-from harness.tasks.splits import parse_split
-from harness.tasks.task import Task
+from harness.storage import canonical, paths
+from harness.tasks import Task, factor_values, parse_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from harness.executors import Outcome
-    from harness.executors.resources import Resources
-    from harness.jobs.expansion import Screen
-    from harness.jobs.specs import ClusterSpec, SearchJob, TrialSpec
+    from harness.config import ClusterSpec
+    from harness.executors import Outcome, Resources
+    from harness.jobs import Screen, SearchJob, TrialSpec
     from harness.runs.folder import RunFolder
 
     Progress = Callable[[str, int, int], None]
@@ -315,7 +311,7 @@ def _try_all(course: Course, cluster: ClusterSpec | None) -> None:
             )
         _one_by_one(course)
         return
-    from harness.executors.ray_search import Halving, tune_settings
+    from harness.executors import Halving, tune_settings
 
     halving = None
     if job.scheduler.kind == "asha":

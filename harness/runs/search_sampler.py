@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from harness.jobs.search_space import Dimension, Sampler
+    from harness.jobs import Dimension, Sampler
 
 End = Literal["done", "stopped", "failed"]
 

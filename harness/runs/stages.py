@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.executors.resources import STAGES
-from harness.storage import paths
-from harness.storage.local_cache import download
+from harness.executors import STAGES
+from harness.storage import download, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from harness.config import find_declaration
 from harness.errors import ClusterError
-from harness.executors.ray_jobs import JobServer
-from harness.jobs.specs import read_job
+from harness.executors import JobServer
+from harness.jobs import read_job
 from harness.storage import paths
-from harness.storage.paths import find_declaration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.jobs.specs import ClusterSpec
+    from harness.config import ClusterSpec
 
 
 def submit_run(name: str, run: str | None, cluster: ClusterSpec) -> tuple[JobServer, str]:

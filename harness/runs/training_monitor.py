@@ -16,24 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.data.predictions import scratch_predictions, with_controls
+from harness.data import scratch_predictions, with_controls
 from harness.errors import ModelError, StoppedError, UnknownNameError
-from harness.metrics import registered
-from harness.metrics.suites import suites
+from harness.metrics import registered, registered_suites
 from harness.runs.folder import RunFolder
 from harness.runs.judge import Judge
-from harness.scoring.options import Reading
-from harness.scoring.score import prepare, score
+from harness.scoring import Reading, prepare, score
 from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from harness.data.prediction_collector import Answered
+    from harness.data import Answered
     from harness.models import Model
     from harness.runs.request import Errand
-    from harness.scoring.truth import PreparedTruth
-    from harness.tasks.task import Query, Task, TrainView
+    from harness.scoring import PreparedTruth
+    from harness.tasks import Query, Task, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
     Answer = Callable[[Model, Sequence[Query], TrainView, Answered], None]
@@ -142,8 +140,8 @@ def _parted(metric: str) -> tuple[str, str]:
     suite, colon, name = metric.partition(":")
     if not colon:
         raise ModelError(f"stop_on is {metric!r}, expected SUITE:METRIC.")
-    if suite not in suites():
-        raise UnknownNameError("suite", suite, tuple(suites()))
+    if suite not in registered_suites():
+        raise UnknownNameError("suite", suite, tuple(registered_suites()))
     if name not in registered():
         raise UnknownNameError("metric", name, tuple(registered()))
     return suite, name

@@ -19,14 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.results import write_scores
-from harness.data.predictions import PredictionWriter, scratch_predictions, write_profiles
-from harness.data.store import open_store
+from harness.analysis import write_scores
+from harness.data import PredictionWriter, open_store, scratch_predictions, write_profiles
 from harness.errors import DataError, StoppedError, StorageError
-from harness.executors.resources import STAGES
-from harness.models import answers, notes, profiles_alone, with_cells
-from harness.models.code_version import code_of_model
-from harness.models.known_models import class_for, has_own_cells, is_ceiling, model_for
+from harness.executors import STAGES
+from harness.models import answers, code_of_model, notes, profiles_alone, with_cells
 from harness.runs.fitted import code_of, load_model, save_model
 from harness.runs.folder import RunFolder
 from harness.runs.given import score_given
@@ -37,12 +34,9 @@ from harness.runs.provenance import VERSION
 from harness.runs.request import Errand, record_failure
 from harness.runs.stages import MODEL, PREDICTIONS, PROFILES, StageFiles
 from harness.runs.training_monitor import CHECKPOINT, TrialSupervision
-from harness.storage import paths
-from harness.storage.identity import content_digest
-from harness.storage.local_cache import store_here
-from harness.tasks.data_factors import DataFactors
-from harness.tasks.splits import parse_split
-from harness.tasks.task import Task
+from harness.runs.trial_models import class_for, has_own_cells, is_ceiling, model_for
+from harness.storage import content_digest, paths, store_here
+from harness.tasks import DataFactors, Task, parse_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,13 +44,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from harness.data.held import HeldPredictions
-    from harness.data.prediction_collector import Answered
-    from harness.data.store import Store
+    from harness.data import Answered, HeldPredictions, Store
     from harness.models import Model
     from harness.runs.heartbeat import Cost
-    from harness.scoring.scores import Scores
-    from harness.tasks.task import Query, TrainView
+    from harness.scoring import Scores
+    from harness.tasks import Query, TrainView
 
     Predicted = str | HeldPredictions
     Report = Callable[[int, pd.DataFrame], bool]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.errors import TrialError
-from harness.metrics.base import metric_named
+from harness.metrics import metric_named
 from harness.runs.folder import RunFolder
 from harness.runs.trial import run_trial
 from harness.storage import paths

@@ -8,9 +8,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.report.page import report_html
-from harness.analysis.results import Results
+from harness.analysis import Results, report_html
 from harness.errors import HarnessError
+from harness.models import registered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,9 @@ class LivePage:
             if time.monotonic() >= self._until:
                 start = time.monotonic()
                 try:
-                    self._page = report_html(Results(self.runs), live=True, **self.options)
+                    self._page = report_html(
+                        Results(self.runs), registered(), live=True, **self.options
+                    )
                 except HarnessError as error:
                     self._page = _waiting(str(error))
                 took = time.monotonic() - start

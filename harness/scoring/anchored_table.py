@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.errors import DataError
-from harness.metrics.suites import suite_named
+from harness.metrics import suite_named
 from harness.scoring.anchors import SUITE
 from harness.storage import paths
 

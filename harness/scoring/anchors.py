@@ -15,17 +15,14 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import DataError, listed
-from harness.kernels.groups import Groups
-from harness.metrics import registered
-from harness.metrics.anchored_score import SCALES, aggregates, fault, scaled
-from harness.metrics.count_comparison import NO_GENE
-from harness.metrics.vcc2026 import MIN_GENES
+from harness.kernels import Groups
+from harness.metrics import MIN_GENES, NO_GENE, SCALES, aggregates, fault, registered, scaled
 from harness.scoring.count_statistics import MILLION, Picked, Rescaled, Stacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.metrics.count_comparison import CountComparison, CountSide
+    from harness.metrics import CountComparison, CountSide
     from harness.scoring.count_truth import CountTruth
 
 Ends = dict[str, dict[str, tuple[float, float]]]

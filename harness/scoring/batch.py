@@ -6,7 +6,6 @@ is written is written whole, and only for predictions that were scored.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -15,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.analysis.results import Results
-from harness.analysis.tables import compare_suites
-from harness.errors import DataError, HarnessError, listed
-from harness.scoring.anchored_table import as_markdown, try_anchored
+from harness.errors import DataError, HarnessError
+from harness.scoring.anchored_table import try_anchored
 from harness.scoring.anchors import SUITE
 from harness.scoring.options import Reading
-from harness.scoring.score import SUFFIXES, chosen_suites, prepare, score
+from harness.scoring.scorer import SUFFIXES, chosen_suites, prepare, score
 from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from harness.analysis.tables import Table
     from harness.scoring.scores import Scores
     from harness.scoring.truth import PreparedTruth
 
@@ -42,8 +38,8 @@ class Batch:
         By prediction, in the order given.
     failures
         Why a prediction could not be scored, by its path.
-    tables
-        One for each suite, predictions as rows.
+    frame
+        All scores, with the column ``prediction``.
     anchored, not_anchored
         The 2026 suite's scores between its anchors, predictions as rows; or why there are none.
     ends
@@ -52,7 +48,7 @@ class Batch:
 
     scores: dict[str, Scores] = field(default_factory=dict)
     failures: dict[str, HarnessError] = field(default_factory=dict)
-    tables: tuple[Table, ...] = ()
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
     anchored: pd.DataFrame = field(default_factory=pd.DataFrame)
     not_anchored: str = ""
     ends: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +94,7 @@ def score_files(
     request: Request,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Batch:
-    """Score predictions, and write ``OUT/scores.parquet``, ``OUT/table.md`` and each one's CSVs.
+    """Score predictions, and write ``OUT/scores.parquet`` and each one's CSVs.
 
     Parameters
     ----------
@@ -134,7 +130,7 @@ def score_files(
         report(done, len(files))
         _score_one(prepared, name, files[name], request, batch)
         if name in batch.scores:
-            _writing(out, partial(batch.scores[name].write, out))
+            writing(out, partial(batch.scores[name].write, out))
         elif paths.exists(earlier := paths.join(out, name)):
             error = batch.failures[files[name]]
             batch.failures[files[name]] = DataError(
@@ -143,7 +139,7 @@ def score_files(
             )
     report(len(files), len(files))
     batch.scores = {name: batch.scores[name] for name in files if name in batch.scores}
-    _writing(out, lambda: _write_all(prepared, batch, out, request))
+    writing(out, lambda: _write_all(prepared, batch, out, request))
     return batch
 
 
@@ -168,10 +164,17 @@ def _write_all(truth: PreparedTruth, batch: Batch, out: str, request: Request) -
     if SUITE in request.suites and batch.scores and request.metrics is None:
         batch.anchored, batch.not_anchored = try_anchored(truth, batch.scores, out)
         batch.ends = {SUITE: batch.not_anchored or truth.ends[0]}
-    _write(batch, out, request)
+    if not batch.scores:
+        return
+    frames = [scores.frame.assign(prediction=name) for name, scores in batch.scores.items()]
+    batch.frame = pd.concat(frames, ignore_index=True)
+    batch.frame.insert(0, "prediction", batch.frame.pop("prediction"))
+    buffer = BytesIO()
+    batch.frame.to_parquet(buffer, index=False)
+    paths.write_atomic(paths.join(out, "scores.parquet"), buffer.getvalue())
 
 
-def _writing(out: str, write: Callable[[], object]) -> None:
+def writing(out: str, write: Callable[[], object]) -> None:
     """Write results; a full disk or a folder that cannot be written to is named."""
     try:
         write()
@@ -212,30 +215,3 @@ def _same(one: str, other: str) -> bool:
 
 def _as_ours(path: str, error: Exception) -> HarnessError:
     return error if isinstance(error, HarnessError) else DataError(f"{path}: {error}")
-
-
-def _write(batch: Batch, out: str, request: Request) -> None:
-    if not batch.scores:
-        return
-    rows = pd.concat(
-        [scores.frame.assign(prediction=name) for name, scores in batch.scores.items()],
-        ignore_index=True,
-    )
-    rows.insert(0, "prediction", rows.pop("prediction"))
-    buffer = BytesIO()
-    rows.to_parquet(buffer, index=False)
-    paths.write_atomic(paths.join(out, "scores.parquet"), buffer.getvalue())
-    trials = pd.DataFrame({"trial": list(batch.scores), "model": list(batch.scores)})
-    if batch.ends:
-        trials["ends"] = json.dumps(batch.ends)
-    results = Results.of(rows.rename(columns={"prediction": "trial"}), trials)
-    suites, baseline = list(request.suites), request.baseline_name
-    batch.tables = compare_suites(results, suites=suites, baseline=baseline)
-    text = [f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in batch.tables]
-    if len(batch.anchored):
-        text.append(f"\n## Scaled score of {SUITE}\n\n{as_markdown(batch.anchored)}")
-    if batch.not_anchored:
-        text.append(f"\nNo scaled score of {SUITE}: {batch.not_anchored}\n")
-    if batch.failures:
-        text.append(f"\nNot scored: {listed(batch.failures)}.\n")
-    paths.write_atomic(paths.join(out, "table.md"), "\n".join(text))

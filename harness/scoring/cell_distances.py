@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from harness.kernels.energy import energy_distance, mean_distance
-from harness.kernels.normalise import context_library_sizes, log1p_normalise
-from harness.kernels.threads import in_threads
+from harness.kernels import (
+    context_library_sizes,
+    energy_distance,
+    in_threads,
+    log1p_normalise,
+    mean_distance,
+)
 from harness.scoring.group_statistics import block_width, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.data.cells import Cells
-    from harness.kernels.groups import Groups
+    from harness.data import Cells
+    from harness.kernels import Groups
 
 
 def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from harness.errors import DataError, listed
 
 if TYPE_CHECKING:
-    from harness.data.cells import Cells, Scale
+    from harness.data import Cells, Scale
 
 
 class Labelled(Protocol):

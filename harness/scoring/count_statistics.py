@@ -15,17 +15,21 @@ import numpy as np
 from scipy import sparse
 
 from harness.errors import DataError
-from harness.kernels.columns import pick_rows
-from harness.kernels.jackknife import BULK_TOTAL, Depths, count_sums
-from harness.kernels.normalise import log1p_normalise
-from harness.kernels.rank_test import Workspace, joint_statistics
+from harness.kernels import (
+    BULK_TOTAL,
+    Depths,
+    Workspace,
+    count_sums,
+    joint_statistics,
+    log1p_normalise,
+    pick_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.data.cells import Cells
-    from harness.kernels.groups import Groups
-    from harness.kernels.rank_test import BlockStatistics
+    from harness.data import Cells
+    from harness.kernels import BlockStatistics, Groups
 
 MILLION = 1e6
 """The library size that cells are scaled to for the rank test, and the most that one may have."""

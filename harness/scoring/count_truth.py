@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import DataError, listed
-from harness.kernels.groups import Groups
-from harness.metrics import registered
-from harness.metrics.base import Ratio
-from harness.metrics.count_comparison import NO_GENE, CountComparison, CountSide, target_columns
+from harness.kernels import Groups
+from harness.metrics import NO_GENE, CountComparison, CountSide, Ratio, registered, target_columns
 from harness.scoring.checks import check_agreement
 from harness.scoring.count_statistics import CellCounts, Picked, Stacked, measure_counts
 from harness.scoring.group_statistics import check_genes, grouped
@@ -24,7 +22,7 @@ from harness.scoring.group_statistics import check_genes, grouped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from harness.data.cells import Cells
+    from harness.data import Cells
     from harness.metrics import Metric
     from harness.scoring.count_statistics import Counts, CountStatistics
 

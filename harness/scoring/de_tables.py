@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import DataError, listed
-from harness.metrics.comparison import DETable
+from harness.metrics import DETable
 from harness.scoring.checks import label_of
 
 if TYPE_CHECKING:

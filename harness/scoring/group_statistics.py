@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import DataError, listed
-from harness.kernels.backend import choose
-from harness.kernels.blocks import RowRange
-from harness.kernels.groups import Groups
-from harness.kernels.normalise import (
+from harness.kernels import (
     FRACTION,
+    Groups,
+    RowRange,
+    choose,
     context_library_sizes,
     has_fractions,
     log1p_normalise,
+    stream_statistics,
 )
-from harness.kernels.rank_test_stream import stream_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.data.cells import Cells, Scale
-    from harness.kernels.backend import Backend
+    from harness.data import Cells, Scale
+    from harness.kernels import Backend
 
 LOG1P_BELOW = 15.0
 """Log1p values lie below this; what does not was never logged."""

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.metrics.anchored_score import aggregates
-from harness.metrics.base import Ratio, metric_named
-from harness.metrics.vcc2026 import NO_CHANGE, TOO_FEW_GENES
+from harness.metrics import NO_CHANGE, TOO_FEW_GENES, Ratio, aggregates, metric_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.data.cells import Reader, StoreCells
+from harness.data import Reader, StoreCells, halved
 from harness.errors import DataError, listed
 from harness.scoring.control_predictions import KINDS, Halves, missing
 from harness.scoring.options import Reading
-from harness.scoring.score import chosen_suites, prepare, score, scores_counts
+from harness.scoring.scorer import chosen_suites, prepare, score, scores_counts
 from harness.scoring.to_counts import CountedCells
-from harness.tasks.data_factors import halved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from harness.data.cells import Scale, Screen
+    from harness.data import Half, Scale, Screen
     from harness.scoring.control_predictions import Predicted
     from harness.scoring.truth import PreparedTruth
-    from harness.tasks.data_factors import Half
 
 COLUMNS = ("prediction", "suite", "metric", "version", "context", "perturbation", "value", "reason")
 """Of the rows that `check_trust` returns; `prediction` is a kind of `control_predictions.KINDS`."""

@@ -6,22 +6,20 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.data.anndata_cells import AnnDataCells
+from harness.data import AnnDataCells
 from harness.errors import HarnessError
-from harness.kernels.backend import choose
-from harness.kernels.threads import Limits, available_threads
+from harness.kernels import Limits, available_threads, choose
 from harness.scoring.cell_distances import energy_distances
 from harness.scoring.count_truth import CountTruth
 from harness.scoring.group_statistics import Statistics, measure
 from harness.scoring.populations import distances_apart
-from harness.storage.paths import parse_size
+from harness.storage import parse_size
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.data.cells import Cells, Scale
-    from harness.kernels.backend import Backend, Choice
-    from harness.kernels.cell_distances import Apart
+    from harness.data import Cells, Scale
+    from harness.kernels import Apart, Backend, Choice
 
 CONTROL_LABEL = "non-targeting"
 PERTURBATION_COLUMN = "target_gene"
@@ -113,7 +111,7 @@ class Reading:
             found: Cells = source
             return found
         if isinstance(source, str | os.PathLike):
-            from harness.data.predictions import open_predictions
+            from harness.data import open_predictions
 
             return open_predictions(
                 os.fspath(source),

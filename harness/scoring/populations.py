@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from harness.kernels.cell_distances import Apart, Distances, Population
+from harness.kernels import Apart, Distances, Population
 from harness.scoring.cell_distances import row_reader
 from harness.scoring.group_statistics import grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.data.cells import Cells
+    from harness.data import Cells
 
 TILES = (32, 1024)
 """Fewest and most cells in a tile: fewer multiply slowly, more gain nothing."""

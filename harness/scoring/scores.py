@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.metrics.base import NO_TRUE_GENES
-from harness.metrics.suites import suites
+from harness.metrics import NO_TRUE_GENES, registered_suites
 from harness.scoring.long_scores import (
     context_aggregates,
     long_means,
@@ -120,7 +119,7 @@ class Scores:
 
 
 def _is_long(suite: str) -> bool:
-    known = suites().get(suite)
+    known = registered_suites().get(suite)
     return known is not None and known.form == "long"
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.kernels.thinning import rounded
+from harness.kernels import rounded
 
 if TYPE_CHECKING:
-    from harness.data.cells import Cells, Scale
+    from harness.data import Cells, Scale
 
 _BLOCK_BYTES = 64 * 1024 * 1024
 

@@ -7,24 +7,29 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.data import is_store, open_store
 from harness.errors import DataError
-from harness.metrics import Side, registered
-from harness.metrics.suites import suite_named
+from harness.metrics import Side, registered, suite_named
 from harness.scoring.anchors import SUITE, Anchors, anchors
 from harness.scoring.count_statistics import CountStatistics
 from harness.scoring.group_statistics import Statistics
 from harness.scoring.truth_cache import ReferenceStore
-from harness.storage.identity import truth_key
+from harness.storage import _DIGEST, paths, remembered_digest
+
+if TYPE_CHECKING:
+    from harness.scoring.options import Reading
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from harness.data.cells import Cells
-    from harness.metrics.base import Need
+    from harness.data import Cells
+    from harness.metrics import Need
     from harness.scoring.anchors import Ends
     from harness.scoring.count_truth import CountTruth
     from harness.scoring.options import Reading
@@ -167,3 +172,34 @@ def add_energy(sides: dict[str, Side], statistics: Statistics, found: np.ndarray
     """Give every side the energy distances of its pairs."""
     for context, side in sides.items():
         side.energy = found[statistics.rows_of(context)]
+
+
+def truth_key(source: Any, reading: Reading, folder: str) -> str | None:
+    """Return what identifies a truth; None where nothing does, as for matrices in memory.
+
+    Parameters
+    ----------
+    source
+        A path, or cells with a `fingerprint`.
+    reading
+        How it is read. How fast, and on what device, makes no difference.
+    folder
+        Where digests of files are remembered.
+    """
+    described: dict[str, Any] = {"scale": reading.scale}
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source).rstrip("/")
+        if not paths.exists(path) or (paths.is_remote(path) and not is_store(path)):
+            return None
+        if is_store(path):
+            described["content"] = open_store(path).fingerprint
+        else:
+            described["content"] = remembered_digest(Path(path), reading.n_threads, folder)
+            described["columns"] = [reading.perturbation_column, reading.context_column]
+            described["control"] = reading.control
+    else:
+        described["content"] = getattr(source, "fingerprint", None)
+    if described["content"] is None:
+        return None
+    text = json.dumps(described, sort_keys=True)
+    return blake2b(text.encode(), digest_size=_DIGEST).hexdigest()

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.storage import paths
-from harness.storage.local_cache import forget_copy, part_here
+from harness.storage import forget_copy, part_here, paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

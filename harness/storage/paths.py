@@ -20,16 +20,14 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 
 from harness.errors import (
     DataError,
-    DeclarationError,
     OptionError,
     StorageError,
-    UnknownNameError,
     listed,
 )
 from harness.storage.object_store import CONNECTIONS, client, translating
@@ -37,18 +35,9 @@ from harness.storage.object_store import CONNECTIONS, client, translating
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-Kind = Literal["datasets", "jobs", "cluster", "commands"]
 
 _Item = TypeVar("_Item")
 
-_PACKAGE = Path(__file__).parent
-_NOUN: dict[Kind, str] = {
-    "datasets": "dataset card",
-    "jobs": "job",
-    "cluster": "cluster file",
-    "commands": "command model",
-}
-_COMMANDS = "jobs/commands"
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)}
@@ -335,44 +324,6 @@ def _in_a_bucket(path: str, write: Callable[[], object]) -> None:
 
 
 # --- where things are looked for ----------------------------------------------------------------
-
-
-def declarations(kind: Kind) -> dict[str, Path]:
-    """Return every declaration of a kind by name; one in the working folder hides the packaged one.
-
-    A job in a folder of its own keeps the folder in its name: ``sweeps/linear``. Command models lie
-    among the jobs, in a folder that has no jobs.
-    """
-    found: dict[str, Path] = {}
-    below = _COMMANDS if kind == "commands" else kind
-    for folder in (_PACKAGE.parent / below, _PACKAGE / "share" / below, Path(below)):
-        files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")])
-        if kind == "jobs":
-            commands = folder / "commands"
-            files = [file for file in files if not file.is_relative_to(commands)]
-        found |= {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
-    return dict(sorted(found.items()))
-
-
-def find_declaration(kind: Kind, name: str) -> Path:
-    """Return the file that `name` means: an existing path, else a declaration of that name.
-
-    ``linear`` finds ``jobs/sweeps/linear.yaml`` too, unless two folders have one.
-    """
-    if Path(name).suffix in {".yaml", ".yml"} and Path(name).is_file():
-        return Path(name)
-    known = declarations(kind)
-    wanted = re.sub(r"\.ya?ml$", "", name)
-    if wanted in known:
-        return known[wanted]
-    inside = [full for full in known if full.rpartition("/")[2] == wanted]
-    if len(inside) > 1:
-        raise DeclarationError(
-            f"{_NOUN[kind]} {name!r} could be any of {listed(inside)}. Give the whole name."
-        )
-    if not inside:
-        raise UnknownNameError(_NOUN[kind], name, tuple(known))
-    return known[inside[0]]
 
 
 def cache_folder() -> Path:

@@ -1,1 +1,42 @@
-"""."""
+"""The wall against leaks: splits of pairs, and what a model may see of a screen.
+
+A split gives each pair of perturbation and context a side. A `Task` is a screen with a split; its
+`TrainView` gives training cells and controls and raises for held-out pairs, its queries say what to
+predict.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.tasks.data_factors import DataFactors as DataFactors
+    from harness.tasks.factors import factor_value as factor_value
+    from harness.tasks.factors import factor_values as factor_values
+    from harness.tasks.factors import wrong_factors as wrong_factors
+    from harness.tasks.splits import KINDS as KINDS
+    from harness.tasks.splits import SplitSpec as SplitSpec
+    from harness.tasks.splits import n_folds as n_folds
+    from harness.tasks.splits import parse_split as parse_split
+    from harness.tasks.task import Prediction as Prediction
+    from harness.tasks.task import Query as Query
+    from harness.tasks.task import Task as Task
+    from harness.tasks.task import TrainView as TrainView
+    from harness.tasks.visible_cells import ShownCells as ShownCells
+
+_NAMES = {
+    "data_factors": "DataFactors",
+    "factors": "factor_value factor_values wrong_factors",
+    "splits": "KINDS SplitSpec n_folds parse_split",
+    "task": "Prediction Query Task TrainView",
+    "visible_cells": "ShownCells",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -24,21 +24,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.cells import Reader, runs
+from harness.data import Reader, runs
 from harness.errors import DataError, listed, near_match
-from harness.kernels.thinning import thinned
+from harness.kernels import thinned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from harness.data.cells import Screen
+    from harness.data import Screen
     from harness.tasks.splits import Pair
-
-Half = Literal["shown", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +173,6 @@ class DataFactors:
 
 def _number(wanted: int | float, there: int) -> int:
     return wanted if isinstance(wanted, int) else max(1, int(wanted * there + 0.5))
-
-
-def halved(rows: np.ndarray, half: Half, *names: str) -> np.ndarray:
-    """Return one of two halves of the rows, ascending; which rows depends on the names alone.
-
-    The shown half has the odd one.
-    """
-    seed = blake2b("\0".join(names).encode(), digest_size=16)
-    order = np.random.default_rng(int.from_bytes(seed.digest())).permutation(len(rows))
-    shown = (len(rows) + 1) // 2
-    chosen = order[:shown] if half == "shown" else order[shown:]
-    return np.sort(rows[chosen])
 
 
 class ThinReader(Reader):

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.config.declarations import describe
+from harness.config import DATA_FACTORS, JSON, describe
 from harness.errors import near_match
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-JSON = str | int | float | bool | None | tuple["JSON", ...]
 
 
 def _count(value: Any) -> int:
@@ -64,9 +62,6 @@ _READ: dict[str, Callable[[Any], JSON]] = {
     "train_perturbations": _share_or_count,
     "umi_depth": _depth,
 }
-
-DATA_FACTORS = tuple(_READ)
-"""The names of all data factors."""
 
 
 def factor_value(name: str, value: Any) -> JSON:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.config.declarations import Problem, check_model, read_yaml
+from harness.config import Problem, check_model, read_yaml
 from harness.errors import DeclarationError, listed, near_match
-from harness.storage.paths import read_text
+from harness.storage import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from harness.config.declarations import Declared, Problem, check_model
+from harness.config import Declared, Problem, check_model
 from harness.errors import DeclarationError, listed, near_match
 from harness.tasks.split_files import read_listed
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness.data.cells import BLOCK_BYTES, Cells, Reader, Scale, Screen, StoreCells
+from harness.data import BLOCK_BYTES, Cells, Half, Reader, Scale, Screen, StoreCells, halved
 from harness.errors import DataError
-from harness.tasks.data_factors import DataFactors, Half, halved
+from harness.tasks.data_factors import DataFactors
 from harness.tasks.splits import Assignment, Pair, SplitSpec, assign
 from harness.tasks.visible_cells import Shown, ShownCells
 

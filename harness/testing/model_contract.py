@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import HeldOutError, ModelError, listed
-from harness.models.base import Model, answers, model_info, registered
-from harness.models.profile_to_cells import with_cells
-from harness.tasks.splits import parse_split
-from harness.tasks.task import Prediction, Task
+from harness.models import Model, answers, model_info, registered_classes, with_cells
+from harness.tasks import Prediction, Task, parse_split
 from harness.testing.screen import tiny_screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.tasks.splits import SplitSpec
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, SplitSpec, TrainView
 
 
 def check_model(model: type[Model] | str, **parameters: Any) -> None:
@@ -54,7 +51,7 @@ class Case:
     @cached_property
     def ceiling(self) -> bool:
         """Whether the model is fitted to one half of the truth."""
-        return any(i.ceiling for i in registered().values() if i.model is self.made_by)
+        return any(i.ceiling for i in registered_classes().values() if i.model is self.made_by)
 
     @cached_property
     def task(self) -> Task:

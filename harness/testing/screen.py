@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.kernels.normalise import median_library_size
+from harness.kernels import median_library_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.data.cells import Scale
+    from harness.data import Scale
 
 
 class PairRange(NamedTuple):

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 import harness
 from harness.analysis.results import Results
 from harness.analysis.statistics import Bootstrap
-from harness.analysis.tables import ablation, compare, write_tables
+from harness.analysis.tables import ablation, compare, write_batch_tables, write_tables
 from harness.analysis.tables.selection import Scope, standing
 from harness.data.predictions import open_predictions
 from harness.data.store import open_store
@@ -23,7 +23,7 @@ from harness.metrics.anchored_score import SCALES, scaled, scaled_members
 from harness.metrics.suites import suite_named
 from harness.runs.runner import run_job
 from harness.scoring.batch import Request, score_files
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from harness.scoring.to_counts import CountedCells
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
@@ -201,8 +201,9 @@ def test_files_are_scored_as_jobs_are(tmp_path: Path) -> None:
     truth = simulated(tmp_path / "truth.zarr").path
     other = simulated(tmp_path / "other.zarr", cells=20).path
     request = Request(suites=[SUITE])
-    batch = score_files(truth, [truth, other], str(tmp_path / "out"), request)
-    [table] = batch.tables
+    out = str(tmp_path / "out")
+    batch = score_files(truth, [truth, other], out, request)
+    [table] = write_batch_tables(batch, out, request)
     alone = batch.anchored.set_index("prediction")["score"]
     pd.testing.assert_series_equal(
         combined(table)[alone.index], alone, check_names=False, rtol=1e-9

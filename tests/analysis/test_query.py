@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from harness.analysis.export import Form, export
-from harness.analysis.query import query
+from harness.analysis.export import Form, export_results
+from harness.analysis.query import query_results
 from harness.analysis.results import Results
 from harness.cli import run as command
 from harness.errors import DataError, HarnessError
@@ -33,7 +33,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_scores_carry_the_factors_of_their_trials(run: str) -> None:
-    found = query(
+    found = query_results(
         Results(run),
         'select model, "param.rank" as rank, metric, avg(value) as mean, count(*) as n from scores '
         "where metric = 'mae' group by all order by model",
@@ -46,7 +46,7 @@ def test_scores_carry_the_factors_of_their_trials(run: str) -> None:
 
 def test_what_sql_gives_is_what_the_frame_has(run: str) -> None:
     results = Results(run)
-    found = query(results, "select * from scores order by trial, metric, context")
+    found = query_results(results, "select * from scores order by trial, metric, context")
     frame = results.scores.sort_values(["trial", "metric", "context"], ignore_index=True)
     assert list(found) == list(frame)
     np.testing.assert_array_equal(found["value"], frame["value"])
@@ -55,34 +55,36 @@ def test_what_sql_gives_is_what_the_frame_has(run: str) -> None:
 
 
 def test_trials_that_are_not_done_are_in_trials_alone(run: str) -> None:
-    states = query(Results(run), "select state, count(*) n from trials group by 1 order by 1")
+    states = query_results(
+        Results(run), "select state, count(*) n from trials group by 1 order by 1"
+    )
     assert states.to_numpy().tolist() == [["done", 2], ["missing", 1]]
-    names = query(Results(run), "select distinct trial from scores order by 1")
+    names = query_results(Results(run), "select distinct trial from scores order by 1")
     assert names["trial"].tolist() == ["t1", "t2"]
 
 
 def test_a_run_without_scores_has_empty_views(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}", encoding="utf-8")
     (tmp_path / "trials" / "t").mkdir(parents=True)
-    assert query(Results(tmp_path), "select count(*) n from scores")["n"].tolist() == [0]
+    assert query_results(Results(tmp_path), "select count(*) n from scores")["n"].tolist() == [0]
 
 
 def test_a_query_that_cannot_be_meant_is_told_the_columns(run: str) -> None:
     with pytest.raises(DataError, match=r"modl.*The view scores has the columns .*'param\.rank'"):
-        query(Results(run), "select modl from scores")
+        query_results(Results(run), "select modl from scores")
 
 
 def test_versions_of_a_metric_do_not_mix_in_sql(tmp_path: Path) -> None:
     add_trial(str(tmp_path), "t1", score_rows("t1"))
     add_trial(str(tmp_path), "t2", score_rows("t2", version=2))
     with pytest.raises(DataError, match="different version cannot be compared"):
-        query(Results(tmp_path), "select 1 from scores")
+        query_results(Results(tmp_path), "select 1 from scores")
 
 
 def test_without_duckdb_the_extra_is_named(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(HarnessError, match=r"pip install 'virtual-cell-harness\[results\]'"):
-        query(Results(run), "select 1")
+        query_results(Results(run), "select 1")
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def test_the_cube_of_a_file_has_contexts_as_a_dimension(
     run: str, form: Form, tmp_path: Path
 ) -> None:
     results = Results(run)
-    export(results, str(tmp_path / "cube"), form)
+    export_results(results, str(tmp_path / "cube"), form)
     cube = read(tmp_path / "cube", form)
     assert cube["score"].dims == ("trial", "context", "perturbation", "metric")
     for row in results.rows.itertuples():
@@ -124,7 +126,7 @@ def test_the_two_shapes_of_the_cube_hold_the_same(run: str) -> None:
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_table_of_a_file_has_all_scores(run: str, form: Form, tmp_path: Path) -> None:
     path = tmp_path / "scores"
-    export(Results(run), str(path), form)
+    export_results(Results(run), str(path), form)
     found = pd.read_csv(path) if form == "csv" else pd.read_parquet(path)
     assert list(found) == list(Results(run).scores)
     np.testing.assert_array_equal(found["value"], Results(run).rows["value"])
@@ -133,7 +135,7 @@ def test_a_table_of_a_file_has_all_scores(run: str, form: Form, tmp_path: Path) 
 def test_a_zarr_store_is_not_written_over(run: str, tmp_path: Path) -> None:
     (tmp_path / "cube").mkdir()
     with pytest.raises(FileExistsError, match="Remove it, or give another name"):
-        export(Results(run), str(tmp_path / "cube"), "zarr")
+        export_results(Results(run), str(tmp_path / "cube"), "zarr")
 
 
 # --- the command --------------------------------------------------------------------------------

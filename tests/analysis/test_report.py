@@ -20,6 +20,7 @@ from harness.analysis.results import Results
 from harness.cli import run
 from harness.data.predictions import open_predictions
 from harness.errors import DataError
+from harness.models.registry import registered
 from harness.runs.watch import LivePage, serve
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
-    return report_html(Results(str(folder)))
+    return report_html(Results(str(folder)), registered())
 
 
 def embedded(page: str) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def test_results_in_memory_have_a_report_too() -> None:
         }
     )
     trials = pd.DataFrame({"trial": ["a", "b"], "model": ["control-mean", "linear"]})
-    page = report_html(Results.of(scores, trials))
+    page = report_html(Results.of(scores, trials), registered())
     assert sorted(figure(page, "forest")["mae"]["data"][0]["x"]) == [1.5, 5.5]
 
 
@@ -171,7 +172,7 @@ def test_what_failed_is_in_the_page(tmp_path: Path, folder: Path) -> None:
     (broken / "manifest.json").unlink()
     failure = {"trial": broken.name, "cause": "raised", "error": "ValueError: <b>no</b>"}
     (broken / "failure.json").write_text(json.dumps(failure), encoding="utf-8")
-    page = report_html(Results(str(copy)))
+    page = report_html(Results(str(copy)), registered())
     said = page[page.index('id="failures"') :]
     assert broken.name in said
     assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in said
@@ -183,7 +184,7 @@ def test_trust_checks_of_a_run_are_in_its_page_and_mark_its_tables(
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
     assert run(["trust", str(copy)]) == 0
-    page = report_html(Results(str(copy)))
+    page = report_html(Results(str(copy)), registered())
     assert 'id="trust"' in page
     assert "⚠ overlap_at_N ↑" in page
     assert "raised by" in page[page.index('id="comparison"') : page.index('id="ranks"')]
@@ -345,4 +346,4 @@ def test_a_folder_without_a_run_is_not_exported(tmp_path: Path) -> None:
     from harness.analysis.report.paper import export_paper
 
     with pytest.raises(DataError, match="this is no run folder"):
-        export_paper([str(tmp_path)], str(tmp_path / "paper"))
+        export_paper([str(tmp_path)], str(tmp_path / "paper"), registered())

@@ -10,7 +10,7 @@ import pytest
 from harness.analysis.results import Results
 from harness.analysis.tables import Bootstrap, tables_of
 from harness.metrics import registered
-from harness.scoring.score import score
+from harness.scoring.scorer import score
 from tests.golden import cases, compare
 from tests.toy_run import PAIRS, add_trial
 

@@ -12,7 +12,8 @@ from scipy import stats
 from harness.analysis.results import Results
 from harness.analysis.statistics import percentile_interval, resample
 from harness.analysis.tables import Bootstrap, compare
-from harness.analysis.tables.estimates import Scale, ranks
+from harness.analysis.tables.estimates import ranks
+from harness.analysis.tables.scale import Scale
 from harness.errors import UnknownNameError
 from tests.tabled import FEW, HAND, MAE, OVERLAP, PDS, footer_of, results_of, row_of
 

@@ -35,11 +35,12 @@ from harness.data.held import held_controls
 from harness.data.store import open_store
 from harness.executors.threads import pinned
 from harness.models import make_model, with_cells
+from harness.runs.plan import plan_job
 from harness.runs.progress import Silence
-from harness.runs.runner import plan_job, run_job
+from harness.runs.runner import run_job
 from harness.runs.trial import run_trial
 from harness.scoring.options import Reading
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
 

@@ -26,8 +26,9 @@ import yaml
 
 import harness.runs.runner
 from harness.executors import Call
+from harness.runs.plan import Plan, plan_job
 from harness.runs.provenance import described_run
-from harness.runs.runner import Plan, plan_job, run_job
+from harness.runs.runner import run_job
 from harness.runs.status import read_ledger
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def plan(folder: Path) -> str:
 def finish(folder: Path) -> None:
     """Make a run in which all but some trials are finished, as far as their files say."""
     found = planned(folder)
-    found.run.describe(described_run(found, "local"))
+    found.run.describe(
+        described_run(found.job, found.path.name, found.trials, found.stores, "local")
+    )
     scored = harness.runs.runner._wanted(found.job.score.suites)
     for trial in found.trials[:-LEFT]:
         manifest = {"trial": trial.id, "model": trial.model, "scored": scored, "kept": ["scores"]}

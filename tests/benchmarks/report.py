@@ -22,6 +22,7 @@ import pandas as pd
 
 from harness.analysis.report import report_html
 from harness.analysis.results import Results
+from harness.models.registry import registered
 
 N_PAIRS, SEEDS = 100, 5
 METRICS = ("overlap_at_N", "mae", "discrimination_score_l1")
@@ -83,7 +84,7 @@ def main(sizes: list[int]) -> None:
     for n_trials in sizes:
         results = drawn(n_trials)
         start = time.process_time()
-        page = report_html(results)
+        page = report_html(results, registered())
         made = time.process_time() - start
         took = "no browser"
         if browser:

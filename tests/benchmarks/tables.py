@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from harness.analysis.results import SCHEMA, Results
 from harness.analysis.tables import compare, per_pair, tables_of
-from harness.jobs.specs import TrialSpec
+from harness.jobs.trial_spec import TrialSpec
 from harness.metrics import register, registered
 
 if TYPE_CHECKING:

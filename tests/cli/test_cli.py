@@ -14,7 +14,7 @@ import pytest
 
 import harness
 from harness.cli import COMMANDS, run
-from harness.storage.paths import declarations
+from harness.config.lookup import declarations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

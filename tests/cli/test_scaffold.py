@@ -16,8 +16,8 @@ from harness.cli import run
 from harness.cli.scaffold import new_job, new_model
 from harness.errors import DataError, JobError
 from harness.jobs.checks import check_job
-from harness.jobs.specs import read_job
-from harness.runs.preparation import known_names
+from harness.jobs.job import read_job
+from harness.runs.plan import known_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from harness.cli import run
 from harness.errors import DataError, HarnessError, listed
 from harness.metrics import registered
 from harness.scoring.options import Reading
-from harness.scoring.score import chosen_suites, prepare, score
+from harness.scoring.scorer import chosen_suites, prepare, score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:

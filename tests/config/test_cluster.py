@@ -3,8 +3,8 @@
 import pytest
 
 from harness import errors
+from harness.config.cluster import check_cluster, read_cluster
 from harness.data.dataset_names import parse_simulated
-from harness.jobs.specs import check_cluster, read_cluster
 
 # --- simulated screens --------------------------------------------------------------------------
 

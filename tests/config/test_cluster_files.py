@@ -1,11 +1,10 @@
-"""The files of cluster/: each passes its check, mistakes are found, and the Slurm scripts run."""
+"""The files of cluster/: they can be read, have what they need, and the Slurm scripts run."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,9 @@ import psutil
 import pytest
 
 from harness.cli import run
-from harness.cluster_checks import check_cluster_file, cluster_files
+from harness.config import check_cluster, read_cluster
+from harness.config.yaml import read_yaml
 from harness.errors import ClusterError
-from harness.jobs.specs import read_cluster
 from tests.slurm_stubs import Slurm, options
 
 if TYPE_CHECKING:
@@ -34,10 +33,34 @@ INSIDE = CLUSTER / "slurm" / "inside.yaml"
 
 
 @pytest.mark.parametrize(
-    "path", cluster_files(CLUSTER), ids=lambda path: path.relative_to(CLUSTER).as_posix()
+    "path", sorted(CLUSTER.rglob("*.yaml")), ids=lambda path: path.relative_to(CLUSTER).as_posix()
 )
 def test_every_shipped_file_passes_its_check(path: Path) -> None:
-    assert check_cluster_file(path) == []
+    assert check_cluster(path) == []
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_a_launcher_file_names_nodes_that_it_describes(name: str) -> None:
+    launcher = read_yaml(CLUSTER / "ray" / f"{name}.yaml")
+    nodes = launcher["available_node_types"]
+    assert launcher["provider"]["type"] == name
+    assert launcher["head_node_type"] in nodes
+    assert all(node["node_config"] for node in nodes.values())
+    assert any("--autoscaling-config" in line for line in launcher["head_start_ray_commands"])
+    assert launcher["worker_start_ray_commands"]
+
+
+def test_the_rayjob_submits_a_run_to_the_cluster_that_it_describes() -> None:
+    job = read_yaml(RAYJOB)
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    assert "--on kuberay/inside" in spec["entrypoint"]
+    assert spec["shutdownAfterJobFinishes"]
+    cluster = spec["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+        assert container["volumeMounts"]
 
 
 @pytest.mark.parametrize("folder", ["slurm", "kuberay", "ray"])
@@ -68,101 +91,24 @@ def test_a_run_on_a_file_of_another_tool_says_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "old", "new", "message"),
+    ("old", "new", "message"),
     [
-        pytest.param(INSIDE, "retries:", "retry:", "Did you mean 'retries'?", id="key"),
-        pytest.param(INSIDE, "kind: ray", "kind: rya", "found 'rya'", id="kind"),
-        pytest.param(CPU_GPU, "done\n", "\n", "bash cannot read it: syntax error", id="syntax"),
-        pytest.param(CPU_GPU, "#!/usr", "# !/usr", "line 1: sbatch wants", id="interpreter"),
-        pytest.param(CPU_GPU, "#SBATCH --time=1-00:00:00\n", "", "has no --time", id="time"),
-        pytest.param(CPU_GPU, "B:USR1@300", "USR1@300", "Write --signal=B:USR1@300", id="signal"),
-        pytest.param(
-            CPU_GPU, "#SBATCH --cpus-per-task=8\n", "", "component 1 of the job", id="component"
-        ),
-        pytest.param(
-            CPU_GPU,
-            "set -euo pipefail\n",
-            "set -euo pipefail\n#SBATCH --mem=1G\n",
-            "Slurm does not read #SBATCH after the first command",
-            id="late",
-        ),
-        pytest.param(CPU_GPU, "--num-cpus", "--cpus", "has no --num-cpus", id="cpus"),
-        pytest.param(
-            CPU_GPU, '--num-gpus="${SLURM_GPUS_ON_NODE:-0}"', "--num-gpus=4", "fixed", id="gpus"
-        ),
-        pytest.param(CPU_GPU, '--port="$(port 0 0)"', "", "6379, the default", id="no_port"),
-        pytest.param(CPU_GPU, '--port="$(port 0 0)"', "--port=6400", "takes port 6400", id="port"),
-        pytest.param(CPU_GPU, "--dashboard-agent-listen-port", "--x", "52365", id="agent_port"),
-        pytest.param(CPU_GPU, "--min-worker-port", "--x", "10002 to 19999", id="worker_ports"),
-        pytest.param(CPU_GPU, "--temp-dir", "--x", "has no --temp-dir", id="no_temp"),
-        pytest.param(
-            CPU_GPU,
-            "temp=/tmp/hr",
-            "temp=/scratch/project_465000123/users/somebody/ray-of-",
-            "bytes, and may have 107",
-            id="long_temp",
-        ),
-        pytest.param(CPU_GPU, "RAY_AUTH_MODE", "X", "says nothing of RAY_AUTH_MODE", id="auth"),
-        pytest.param(CPU_GPU, "--on slurm/inside", "", "has no --on", id="on"),
-        pytest.param(CPU_GPU, "  wait\n}", "  ray stop\n}", "ends every Ray of yours", id="stop"),
-        pytest.param(WHOLE, "#SBATCH --exclusive\n", "", "Add #SBATCH --exclusive", id="shared"),
-        pytest.param(AWS, "max_workers: 12", "max_worker: 12", "Did you mean", id="launcher_key"),
-        pytest.param(AWS, "max_workers: 12", "max_workers: many", "expected integer", id="type"),
-        pytest.param(AWS, "  type: aws", "  kind: aws", "'type' is missing", id="provider"),
-        pytest.param(
-            AWS, "head_node_type: head", "head_node_type: haed", "Did you mean 'head'?", id="head"
-        ),
-        pytest.param(AWS, "min_workers: 1", "min_workers: 20", "come to 20", id="too_many"),
-        pytest.param(AWS, "--autoscaling-config", "--x", "no worker would ever", id="autoscaler"),
-        pytest.param(RAYJOB, "entrypoint:", "entry_point:", "spec.entrypoint: is missing", id="no"),
-        pytest.param(RAYJOB, 'num-cpus: "0"', "num-cpus: 0", "found 0 (int)", id="unquoted"),
-        pytest.param(
-            RAYJOB,
-            "shutdownAfterJobFinishes: true",
-            "shutdownAfterJobFinish: true",
-            "Did you mean 'shutdownAfterJobFinishes'?",
-            id="misspelt",
-        ),
-        pytest.param(RAYJOB, "--on kuberay/inside", "", "has no --on", id="job_on"),
-        pytest.param(RAYJOB, "-o /shared/runs/quickstart", "", "vanish with the pod", id="run"),
-        pytest.param(RAYJOB, "replicas: 1\n", "replicas: 9\n", "expected from minReplicas", id="n"),
-        pytest.param(RAYJOB, 'limits: {cpu: "2", ', "limits: {", "has no cpu", id="limits"),
-        pytest.param(
-            RAYJOB, "volumeMounts: *mounts", "volumeMounts: []", "['/shared']", id="mounts"
-        ),
-        pytest.param(RAYJOB, "ray.io/v1", "ray.io/v1alpha1", "expected 'ray.io/v1'", id="version"),
+        pytest.param("retries:", "retry:", "Did you mean 'retries'?", id="key"),
+        pytest.param("kind: ray", "kind: rya", "found 'rya'", id="kind"),
     ],
 )
-def test_a_mistake_is_found_and_said(
-    tmp_path: Path, source: Path, old: str, new: str, message: str
-) -> None:
-    text = source.read_text(encoding="utf-8")
+def test_a_mistake_is_found_and_said(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = INSIDE.read_text(encoding="utf-8")
     assert old in text
-    wrong = tmp_path / source.name
+    wrong = tmp_path / "inside.yaml"
     wrong.write_text(text.replace(old, new))
-    assert message in "\n".join(map(str, check_cluster_file(wrong)))
+    assert message in "\n".join(map(str, check_cluster(wrong)))
 
 
-def test_an_address_where_nobody_listens_is_found_by_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "far.yaml"
-    file.write_text("kind: ray\naddress: 127.0.0.1:1\n")
-    assert check_cluster_file(file) == []
-    assert run(["cluster", "check", str(file)]) == 1
-    assert "address: no Ray cluster answers at '127.0.0.1:1'" in capsys.readouterr().err
-
-
-def test_an_address_where_somebody_listens_is_right(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        file = tmp_path / "near.yaml"
-        file.write_text(f"kind: ray\naddress: http://127.0.0.1:{server.getsockname()[1]}\n")
-        assert check_cluster_file(file, knock=True) == []
-
-
-def test_check_reads_every_kind_of_file_in_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reads_every_yaml_file_in_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", str(CLUSTER)]) == 0
-    assert f"{len(cluster_files(CLUSTER))} read, nothing wrong" in capsys.readouterr().err
+    n_files = len(list(CLUSTER.rglob("*.yaml")))
+    assert f"{n_files} read, nothing wrong" in capsys.readouterr().err
 
 
 # --- the Slurm scripts, with stubs for Slurm and Ray --------------------------------------------

@@ -10,12 +10,12 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 
 from harness.config.input_file import InputFile
-from harness.config.parameter_checks import accepts, kinds, words, wrong_values
+from harness.config.validation import accepts, kinds, words, wrong_values
 from harness.errors import JobError
 from harness.jobs.settings import complete
-from harness.models import parameters_of, registered
+from harness.models import parameters_of, registered_classes
 from harness.models.base import Count, NonNegative, Positive, Share
-from harness.runs.runner import plan_job
+from harness.runs.plan import plan_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,14 +107,14 @@ def test_a_search_draws_within_bounds(tmp_path: Path, dimension: dict, said: str
 
 
 def test_every_default_keeps_its_own_bounds() -> None:
-    for name in registered():
+    for name in registered_classes():
         for key, parameter in parameters_of(name).items():
             if parameter.default is not Parameter.empty:
                 assert [*wrong_values(key, parameter.default, parameter.annotation)] == [], name
 
 
 def test_every_number_of_a_shipped_model_but_its_seed_has_bounds() -> None:
-    for name, info in registered().items():
+    for name, info in registered_classes().items():
         if not info.model.__module__.startswith("harness.models."):
             continue
         for key, parameter in parameters_of(name).items():

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, field_validator
 
-from harness.config.declarations import Declared, Problem, check_model, read_yaml
+from harness.config.validation import Declared, Problem, check_model
+from harness.config.yaml import read_yaml
 from harness.errors import DeclarationError
 
 

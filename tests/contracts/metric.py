@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.config.cluster import ClusterSpec
 from harness.errors import ClusterError
 from harness.executors import Call, InlineExecutor, attempt, open_executor
 from harness.executors.resources import Resources
-from harness.jobs.specs import ClusterSpec
 from tests.contracts import executor as contract
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from harness.errors import HeldOutError, ModelError
-from harness.models import registered
+from harness.models import registered_classes
 from harness.tasks.task import Prediction
 from harness.testing import CONTRACT, Case, check_model
 
 
-@pytest.mark.parametrize("name", registered())
+@pytest.mark.parametrize("name", registered_classes())
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
 def test_every_registered_model_keeps_the_contract(name, clause):
     # A network keeps the contract in its second epoch or never; by default it has thirty.
-    brief = {"epochs": 2} if hasattr(registered()[name].model, "trains") else {}
+    brief = {"epochs": 2} if hasattr(registered_classes()[name].model, "trains") else {}
     clause(Case(name, brief))
 
 

@@ -5,14 +5,14 @@ import hashlib
 import pytest
 import yaml
 
+from harness.config.lookup import declarations
 from harness.data.cards import Card, check_card, read_card, source_file, source_status
 from harness.errors import CardError, UnknownNameError
 from harness.jobs.checks import check_job
 from harness.jobs.expansion import Screen, SplitChoice, expand
-from harness.jobs.specs import read_job
-from harness.models.known_models import parameters_of
-from harness.runs.preparation import known_names
-from harness.storage.paths import declarations
+from harness.jobs.job import read_job
+from harness.models.registry import parameters_of
+from harness.runs.plan import known_names
 from harness.tasks.splits import parse_split
 
 REAL = ("papalexi21", "perturbench_devel", "zhao21", "datlinger21")

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 
 import pytest
 
+from harness.config.cluster import ClusterSpec
 from harness.errors import ClusterError
 from harness.executors import open_executor
-from harness.jobs.specs import ClusterSpec
 
 
 @pytest.mark.ray

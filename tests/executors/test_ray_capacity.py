@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.config.cluster import ClusterSpec
 from harness.errors import ClusterError
 from harness.executors import Call, open_executor
 from harness.executors.ray_capacity import Places, with_more_memory
 from harness.executors.resources import Resources
-from harness.jobs.specs import ClusterSpec
 from tests.contracts.executor import Listed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.jobs.checks import check_job
-from harness.runs.preparation import known_names
+from harness.runs.plan import known_names
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,14 @@ from inspect import Parameter
 
 import pytest
 
+from harness.config.types import CELLS
 from harness.errors import JobError
 from harness.jobs.ablation import variations
 from harness.jobs.checks import Known, check_job
 from harness.jobs.expansion import Screen, SplitChoice, expand
+from harness.jobs.job import Job, job_model
 from harness.jobs.settings import repeated
-from harness.jobs.specs import CELLS, Job, TrialSpec, job_model
+from harness.jobs.trial_spec import TrialSpec
 from harness.tasks.factors import factor_value
 
 

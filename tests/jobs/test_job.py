@@ -6,11 +6,13 @@ from inspect import Parameter
 import pytest
 
 from harness import errors
+from harness.config.types import CELLS
 from harness.executors.resources import Resources
 from harness.jobs.checks import Known, check_job
 from harness.jobs.expansion import Screen, SplitChoice, expand
+from harness.jobs.job import Job, read_job
 from harness.jobs.settings import settings
-from harness.jobs.specs import CELLS, Job, TrialSpec, read_job
+from harness.jobs.trial_spec import TrialSpec
 
 
 def option(name, annotation, default=Parameter.empty):

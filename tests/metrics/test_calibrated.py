@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu, norm, pearsonr
 from harness.kernels.cell_distances import Apart
 from harness.kernels.gene_weights import squared_weights, standardised_u
 from harness.metrics import Comparison, Conventions, Side, registered
-from harness.scoring.score import score
+from harness.scoring.scorer import score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:

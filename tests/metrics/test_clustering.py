@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.metrics import clustering
-from harness.scoring.score import score
+from harness.scoring.scorer import score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:

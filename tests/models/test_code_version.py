@@ -17,9 +17,10 @@ from harness.models import base
 from harness.models import code_version as model_code
 from harness.models.base import ModelInfo
 from harness.models.code_version import _of_class, code_of_model, is_other_code
+from harness.runs.estimate import changed_code
 from harness.runs.folder import RunFolder
-from harness.runs.planning import changed_code
-from harness.runs.runner import plan_job, retry, run_job
+from harness.runs.plan import plan_job
+from harness.runs.runner import retry, run_job
 from tests.command_files import declare
 
 if TYPE_CHECKING:

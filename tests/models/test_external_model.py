@@ -20,7 +20,8 @@ from harness.errors import DataError, HeldOutError, ModelError
 from harness.models.external.exchange import write_queries, write_split, write_training
 from harness.models.external.model import class_of
 from harness.models.external.spec import Labels
-from harness.runs.runner import plan_job, run_job
+from harness.runs.plan import plan_job
+from harness.runs.runner import run_job
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
 from harness.testing import check_model, tiny_screen

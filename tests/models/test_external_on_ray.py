@@ -14,7 +14,8 @@ import pytest
 
 from harness.analysis.results import Results
 from harness.runs.folder import RunFolder
-from harness.runs.runner import plan_job, run_job
+from harness.runs.plan import plan_job
+from harness.runs.runner import run_job
 from tests.command_files import child_in, declare, stand_apart, wait_for_the_end
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

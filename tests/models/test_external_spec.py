@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.check import check
+from harness.config.lookup import declarations
 from harness.errors import CommandError, JobError, UnknownNameError
 from harness.models.external.spec import Command, check_command, filled, read_command
-from harness.models.known_models import broken, identified, parameters_of, registered
-from harness.runs.runner import plan_job
-from harness.storage.paths import declarations
+from harness.models.registry import broken, parameters_of, registered
+from harness.runs.plan import plan_job
+from harness.runs.trial_models import identified
 from tests.command_files import command, declare
 from tests.synthetic import make_screen, write_store
 

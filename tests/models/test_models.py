@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from harness.errors import ModelError, UnknownNameError
-from harness.models import base, make_model, notes, parameters_of, register, registered, with_cells
+from harness.models import (
+    base,
+    make_model,
+    notes,
+    parameters_of,
+    register,
+    registered_classes,
+    with_cells,
+)
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Prediction, Task
 from harness.testing import tiny_screen
@@ -49,7 +57,7 @@ def seen(view, context):
 
 
 def test_the_baselines_are_registered_and_say_what_they_do():
-    models = registered()
+    models = registered_classes()
     assert set(models) >= BASELINES
     assert all(models[name].summary.endswith(".") or models[name].summary for name in BASELINES)
     assert [name for name in BASELINES if models[name].ceiling] == ["replicate"]
@@ -87,14 +95,14 @@ def test_an_entry_point_is_a_model_like_any_other(monkeypatch):
     monkeypatch.setattr(EntryPoint, "load", lambda _: Elsewhere)
     monkeypatch.setattr(base, "_offered", lambda: (entry,))
     monkeypatch.setattr(base, "_MODELS", dict(base._MODELS))
-    assert registered()["elsewhere"].model is Elsewhere
+    assert registered_classes()["elsewhere"].model is Elsewhere
 
 
 def test_an_entry_point_that_cannot_be_loaded_is_named(monkeypatch):
     entry = EntryPoint("gone", "nowhere_at_all:Model", base.GROUP)
     monkeypatch.setattr(base, "_offered", lambda: (entry,))
     with pytest.raises(ModelError, match="'gone' cannot be loaded from 'nowhere_at_all:Model'"):
-        registered()
+        registered_classes()
 
 
 def test_a_name_is_given_to_one_model_only():

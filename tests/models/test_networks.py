@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import ModelError
-from harness.models import make_model, notes, parameters_of, registered, with_cells
+from harness.models import make_model, notes, parameters_of, registered_classes, with_cells
 from harness.models.networks import base as settings
 from harness.models.networks.encoding import Encoding
 from harness.tasks.splits import parse_split
@@ -253,8 +253,8 @@ def test_a_model_keeps_no_hold_of_what_its_trial_offered(task):
 def test_listing_models_needs_no_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from harness.models import registered, parameters_of\n"
-        f"print(all(parameters_of(n) and registered()[n].summary for n in {NETWORKS}))"
+        "from harness.models import registered_classes, parameters_of\n"
+        f"print(all(parameters_of(n) and registered_classes()[n].summary for n in {NETWORKS}))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "True"
@@ -271,7 +271,7 @@ def test_parameters_of_networks_are_told_with_their_choices():
     assert "targets" in str(parameters_of("decoder-only")["embedding"].annotation)
     assert "own" in str(parameters_of("set-transformer")["cells"].annotation)
     assert "own" not in str(parameters_of("decoder-only")["cells"].annotation)
-    assert registered()["set-transformer"].cells == "own"
+    assert registered_classes()["set-transformer"].cells == "own"
 
 
 def test_a_profile_cannot_stand_for_cells_of_a_model_s_own(task):

@@ -12,7 +12,8 @@ import yaml
 from harness.analysis.results import Results
 from harness.errors import ModelError
 from harness.models import make_model, notes
-from harness.runs.runner import plan_job, run_job
+from harness.runs.plan import plan_job
+from harness.runs.runner import run_job
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
 from harness.testing import check_model, tiny_screen

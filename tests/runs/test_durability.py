@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import DataError
-from harness.runs.runner import plan_job
+from harness.runs.plan import plan_job
 from harness.runs.trial import run_trial
 
 if TYPE_CHECKING:

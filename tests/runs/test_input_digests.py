@@ -9,9 +9,10 @@ import pytest
 
 from harness.analysis.results import Results
 from harness.errors import JobError
-from harness.jobs.specs import TrialSpec
-from harness.runs.runner import plan_job, run_job
-from harness.storage.identity import content_digest
+from harness.jobs.trial_spec import TrialSpec
+from harness.runs.plan import plan_job
+from harness.runs.runner import run_job
+from harness.storage.hashing import content_digest
 from harness.storage.paths import join, write_atomic
 
 if TYPE_CHECKING:

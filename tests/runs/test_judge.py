@@ -13,7 +13,7 @@ from harness.data.predictions import open_predictions
 from harness.data.store import open_store
 from harness.errors import JobError
 from harness.runs.runner import run_job
-from harness.scoring.score import by_scale, prepare, score
+from harness.scoring.scorer import by_scale, prepare, score
 from harness.scoring.to_counts import CountedCells
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task

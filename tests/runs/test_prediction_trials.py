@@ -17,8 +17,9 @@ from harness.challenge.submission import Rules, prepare
 from harness.check import check
 from harness.errors import JobError
 from harness.jobs.prediction_manifest import value_of
+from harness.runs.plan import plan_job
 from harness.runs.prediction_trials import named_by
-from harness.runs.runner import plan_job, run_job
+from harness.runs.runner import run_job
 
 GENES = [f"G{i}" for i in range(30)]
 LABELS = np.repeat(["non-targeting", "P0", "P1", "P2"], 12)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from harness.data.predictions import PredictionWriter, with_controls
-from harness.models import make_model, registered, with_cells
+from harness.models import make_model, registered_classes, with_cells
 from harness.scoring.options import Reading
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
 from harness.testing import tiny_screen
@@ -73,7 +73,7 @@ def task_of(seed: int, screen: dict[str, object]) -> Task:
 
 
 def means(folder: Path, task: Task, name: str, options: dict[str, object]) -> dict[str, float]:
-    info = registered()[name]
+    info = registered_classes()[name]
     view = task.replicate_view() if info.ceiling else task.train_view()
     queries = task.queries(half=info.ceiling)
     answers = make_model(name, options).fit(view).predict(queries)

@@ -14,9 +14,9 @@ import pytest
 
 from harness.analysis.results import Results
 from harness.analysis.tables import compare
-from harness.config.declarations import read_yaml
+from harness.config.lookup import find_declaration
+from harness.config.yaml import read_yaml
 from harness.runs.runner import run_job
-from harness.storage.paths import find_declaration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

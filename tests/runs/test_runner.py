@@ -13,8 +13,9 @@ from harness.analysis.results import Results
 from harness.errors import JobError
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.control_mean import ControlMean
-from harness.runs.planning import estimates
-from harness.runs.runner import Plan, Report, plan_job, run_job
+from harness.runs.estimate import estimates
+from harness.runs.plan import Plan, plan_job
+from harness.runs.runner import Report, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -25,7 +25,8 @@ from harness.models import base
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.linear import Linear
 from harness.runs.folder import RunFolder
-from harness.runs.runner import Report, plan_job, retry, run_job
+from harness.runs.plan import plan_job
+from harness.runs.runner import Report, retry, run_job
 from harness.runs.trying import try_setting
 from tests.searched import JOB
 

@@ -19,8 +19,9 @@ from harness.executors.resources import Resources, StageResources
 from harness.models.base import _MODELS, ModelInfo, make_model
 from harness.models.linear import Linear
 from harness.runs.fitted import load_model, save_model
+from harness.runs.plan import plan_job
 from harness.runs.request import record_failure
-from harness.runs.runner import Report, plan_job, retry, run_job
+from harness.runs.runner import Report, retry, run_job
 from harness.runs.trial import run_trial
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def test_views_are_not_pickled_with_a_model(tmp_path: Path, small_view: TrainVie
 @pytest.fixture
 def small_view(tmp_path_factory: pytest.TempPathFactory) -> TrainView:
     from harness.data.store import open_store
-    from harness.runs.preparation import prepare
+    from harness.runs.datasets import prepare
     from harness.tasks.splits import parse_split
     from harness.tasks.task import Task
 

@@ -20,10 +20,10 @@ import pytest
 
 from harness.analysis.results import Results
 from harness.cli import run as command
+from harness.config.cluster import ClusterSpec
 from harness.errors import ClusterError
 from harness.executors import open_executor, ray_jobs
 from harness.executors.ray_jobs import JobServer
-from harness.jobs.specs import ClusterSpec
 from harness.runs.submit import follow_run, submit_run
 
 if TYPE_CHECKING:

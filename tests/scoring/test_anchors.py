@@ -10,7 +10,7 @@ import pytest
 from harness.metrics.suites import suite_named
 from harness.scoring import truth as prepared
 from harness.scoring.options import Reading
-from harness.scoring.score import prepare
+from harness.scoring.scorer import prepare
 from tests.golden import cases2026, compare
 
 if TYPE_CHECKING:

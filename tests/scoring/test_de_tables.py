@@ -12,7 +12,7 @@ import pytest
 from harness.errors import DataError
 from harness.metrics import suite_named
 from harness.scoring.options import Reading
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:

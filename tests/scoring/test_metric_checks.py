@@ -15,7 +15,7 @@ from harness.cli import run
 from harness.data.simulation.screens import simulate
 from harness.data.store import open_store
 from harness.errors import DataError, UnknownNameError
-from harness.runs.preparation import prepare
+from harness.runs.datasets import prepare
 from harness.scoring.control_predictions import KINDS, NEGATIVE, POSITIVE, Halves, missing
 from harness.scoring.metric_checks import ArrayCells, Sampling, check_trust
 from harness.scoring.to_counts import CountedCells

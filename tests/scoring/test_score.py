@@ -18,7 +18,7 @@ from harness.errors import DataError, UnknownNameError
 from harness.scoring.cell_distances import energy_distances
 from harness.scoring.group_statistics import block_width, measure
 from harness.scoring.options import Reading
-from harness.scoring.score import combined, prepare, score
+from harness.scoring.scorer import combined, prepare, score
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import pytest
 
 from harness.errors import DataError
 from harness.scoring.options import Reading
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from harness.scoring.truth import VERSIONS, PreparedTruth
 from harness.scoring.truth_cache import DamagedError, ReferenceStore, packed, read_values
-from harness.storage.identity import digest, remembered_digest
+from harness.storage.hashing import digest, remembered_digest
 from tests.golden import cases, compare
 
 if TYPE_CHECKING:
@@ -184,9 +184,9 @@ def test_a_digest_is_remembered_until_the_file_may_have_changed(
 ) -> None:
     file, folder = tmp_path / "file", str(tmp_path / "reference")
     file.write_bytes(b"one")
-    monkeypatch.setattr("harness.storage.identity.RACY_SECONDS", -1.0)
+    monkeypatch.setattr("harness.storage.hashing.RACY_SECONDS", -1.0)
     first = remembered_digest(file, 1, folder)
-    monkeypatch.setattr("harness.storage.identity.digest", lambda path, threads: "hashed")
+    monkeypatch.setattr("harness.storage.hashing.digest", lambda path, threads: "hashed")
     assert remembered_digest(file, 1, folder) == first
     file.write_bytes(b"two")
     os.utime(file, ns=(0, 0))

@@ -15,7 +15,7 @@ from harness.metrics.anchored_score import scaled
 from harness.scoring.anchors import Anchors, aggregate_table, anchors, mean_response, split_groups
 from harness.scoring.count_statistics import CellCounts
 from harness.scoring.options import Reading
-from harness.scoring.score import prepare, score
+from harness.scoring.scorer import prepare, score
 from tests.golden import cases, cases2026, compare
 from tests.suite2026 import (
     GOLDEN,

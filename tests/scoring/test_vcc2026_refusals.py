@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError
-from harness.scoring.score import score
+from harness.scoring.scorer import score
 from tests.golden import cases, cases2026, compare
 from tests.suite2026 import (
     scored,

@@ -12,10 +12,9 @@ import numpy as np
 
 from harness.analysis.report.plotly_figures import Figure, finite
 from harness.analysis.tables.pair_properties import truths_of
-from harness.data.predictions import open_predictions
-from harness.metrics.suites import suite_named
-from harness.scoring.group_statistics import Statistics
-from harness.scoring.truth import sides_of
+from harness.data import open_predictions
+from harness.metrics import suite_named
+from harness.scoring import Statistics, sides_of
 from harness.storage import paths
 
 if TYPE_CHECKING:

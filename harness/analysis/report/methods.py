@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.analysis.statistics import Bootstrap
 from harness.analysis.trials import read_run
-from harness.data.cards import read_card
+from harness.data import read_card
 from harness.errors import HarnessError
-from harness.metrics.suites import suites as known_suites
-from harness.models import registered
+from harness.metrics import registered_suites as known_suites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -32,10 +31,27 @@ SPLITS = {
 _DEFAULT = Bootstrap()
 
 
-def methods(results: Results, suites: Sequence[str], bootstrap: Bootstrap = _DEFAULT) -> list[str]:
+class ModelSummary(Protocol):
+    """A registered model, as far as methods and citations speak of it."""
+
+    @property
+    def ceiling(self) -> bool:
+        """Whether it is fitted to one half of the truth."""
+
+    @property
+    def description(self) -> str:
+        """Its docstring."""
+
+
+def methods(
+    results: Results,
+    suites: Sequence[str],
+    models: Mapping[str, ModelSummary],
+    bootstrap: Bootstrap = _DEFAULT,
+) -> list[str]:
     """Return the methods paragraph, a sentence or two per entry, of what ran."""
     done = results.trials[results.trials["state"] == "done"]
-    said = [*_data(done), *_fits(done)]
+    said = [*_data(done), *_fits(done, models)]
     for name in suites:
         suite = known_suites().get(name)
         if suite is not None:
@@ -72,8 +88,7 @@ def _data(done: pd.DataFrame) -> Iterator[str]:
         yield held
 
 
-def _fits(done: pd.DataFrame) -> Iterator[str]:
-    known = registered()
+def _fits(done: pd.DataFrame, known: Mapping[str, ModelSummary]) -> Iterator[str]:
     models = [str(name) for name in dict.fromkeys(done["model"])]
     seeds, folds = (sorted(done[name].dropna().unique().tolist()) for name in ("seed", "fold"))
     trained = [name for name in models if name not in known or not known[name].ceiling]
@@ -89,7 +104,9 @@ def _fits(done: pd.DataFrame) -> Iterator[str]:
         yield f"Predicted profiles were given cells by {' or '.join(steps)}."
 
 
-def citations(results: Results, suites: Sequence[str]) -> list[tuple[str, str]]:
+def citations(
+    results: Results, suites: Sequence[str], models: Mapping[str, ModelSummary]
+) -> list[tuple[str, str]]:
     """Return what to cite: name and text, of datasets, models and reference scorers."""
     found: dict[str, str] = {}
     for name in dict.fromkeys(str(name) for name in results.trials["dataset"]):
@@ -97,10 +114,9 @@ def citations(results: Results, suites: Sequence[str]) -> list[tuple[str, str]]:
             found[name] = read_card(name).source.cite
         except HarnessError:
             continue  # a store or a simulated screen has no card of its own
-    known = registered()
     for name in dict.fromkeys(str(name) for name in results.trials["model"]):
-        if name in known:
-            found[name] = _paper(known[name].model.__doc__ or "")
+        if name in models:
+            found[name] = _paper(models[name].description)
     for name in suites:
         if name in known_suites():
             found[f"suite {name}"] = known_suites()[name].oracle

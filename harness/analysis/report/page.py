@@ -21,11 +21,12 @@ from harness.errors import DataError
 from harness.storage import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
     import pandas as pd
 
+    from harness.analysis.report.methods import ModelSummary
     from harness.analysis.report.plotly_figures import Figure
     from harness.analysis.tables import Kind, Table
 
@@ -51,18 +52,20 @@ class Part:
 def write_report(
     runs: Runs,
     output: str,
+    models: Mapping[str, ModelSummary],
     *,
     suites: Sequence[str] = (),
     baseline: str | None = None,
     title: str | None = None,
 ) -> None:
     """Write the report of runs to a file or URL; see `report_html`."""
-    page = report_html(Results(runs), suites=suites, baseline=baseline, title=title)
+    page = report_html(Results(runs), models, suites=suites, baseline=baseline, title=title)
     paths.write_atomic(output, page)
 
 
 def report_html(
     results: Results,
+    models: Mapping[str, ModelSummary],
     *,
     suites: Sequence[str] = (),
     baseline: str | None = None,
@@ -75,6 +78,8 @@ def report_html(
     ----------
     results
         Of one run or several.
+    models
+        Every registered model by name.
     suites
         By which scores; all that there are by default.
     baseline
@@ -105,8 +110,8 @@ def report_html(
         suites=names,
         parts=parts,
         data=_embedded(figure for part in parts for figure in part.figures),
-        methods=methods(results, names),
-        citations=citations(results, names),
+        methods=methods(results, names, models),
+        citations=citations(results, names, models),
         provenance=provenance(results),
         failures=failures(results),
         style=_asset("style.css"),

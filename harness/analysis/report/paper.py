@@ -10,12 +10,14 @@ from harness.analysis.results import Results
 from harness.analysis.tables import tables_of
 from harness.analysis.tables.selection import suite_names
 from harness.analysis.trials import read_run
+from harness.config import declarations
 from harness.errors import DataError
 from harness.storage import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from harness.analysis.report.methods import ModelSummary
     from harness.analysis.tables import Kind, Table
 
 KINDS: tuple[Kind, ...] = ("comparison", "ranks", "pairs", "ablation", "sweep", "strata", "cost")
@@ -24,6 +26,7 @@ KINDS: tuple[Kind, ...] = ("comparison", "ranks", "pairs", "ablation", "sweep", 
 def export_paper(
     runs: Sequence[str],
     output: str,
+    models: Mapping[str, ModelSummary],
     *,
     suites: Sequence[str] = (),
     baseline: str | None = None,
@@ -39,6 +42,8 @@ def export_paper(
         Run folders.
     output
         The folder.
+    models
+        Every registered model by name.
     suites, baseline
         As `harness.analysis.report.report_html` takes them.
 
@@ -65,8 +70,8 @@ def export_paper(
         for name, forms in drawings(comparison, ranks.get(comparison.suite), cost):
             stem = f"figures/{name}-{comparison.suite.replace(':', '-')}"
             files |= {f"{stem}.{form}": content for form, content in forms.items()}
-    files["methods.md"] = f"# Methods\n\n{' '.join(methods(results, names))}\n"
-    listed = (f"- **{name}**: {text}" for name, text in citations(results, names))
+    files["methods.md"] = f"# Methods\n\n{' '.join(methods(results, names, models))}\n"
+    listed = (f"- **{name}**: {text}" for name, text in citations(results, names, models))
     files["citations.md"] = "\n".join(["# What to cite", "", *listed, ""])
     files["reproduce.md"] = _reproduce(results)
     for name, content in files.items():
@@ -121,6 +126,6 @@ def _job_text(run: str) -> str:
 
 def _fetched(results: Results, run: str) -> list[str]:
     """Return the datasets of a run that have a card to fetch."""
-    known = paths.declarations("datasets")
+    known = declarations("datasets")
     of_run = results.trials.loc[results.trials["run"] == run, "dataset"].astype(str)
     return [name for name in dict.fromkeys(of_run) if name in known]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.analysis.tables import Table
-    from harness.analysis.tables.estimates import Scale
+    from harness.analysis.tables.scale import Scale
 
 MOST_ROWS = 40
 """Forest and rank plots show so many settings at most, the best."""

@@ -14,7 +14,7 @@ from harness.analysis.tables.comparison import compare
 from harness.analysis.tables.kinds import Kind, tables_of
 from harness.analysis.tables.per_perturbation import per_pair
 from harness.analysis.tables.table import Format, Table
-from harness.analysis.tables.write import compare_suites, write_tables
+from harness.analysis.tables.write import compare_suites, write_batch_tables, write_tables
 
 __all__ = [
     "Bootstrap",
@@ -26,5 +26,6 @@ __all__ = [
     "compare_suites",
     "per_pair",
     "tables_of",
+    "write_batch_tables",
     "write_tables",
 ]

@@ -31,7 +31,7 @@ from harness.analysis.tables.selection import by_block, candidates, scales_of
 from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Section
 from harness.analysis.trials import read_run
-from harness.tasks.factors import DATA_FACTORS
+from harness.config import DATA_FACTORS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.results import Results
-    from harness.analysis.tables.estimates import Scale
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.text import Cell
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.metrics.suites import suites
+from harness.metrics import registered_suites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def ends_of(
     metrics
         The order of the axis; NaN for those that are no members.
     """
-    declared = suites().get(suite)
+    declared = registered_suites().get(suite)
     members = declared.anchored if declared else ()
     if not members or not {*members} <= {*metrics}:
         return None, ""

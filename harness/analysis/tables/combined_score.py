@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from harness.analysis.tables.resampling import Opponent, drawn_means
-from harness.metrics.anchored_score import scaled_members
-from harness.metrics.combined_score import combined_score
+from harness.metrics import combine_scores, scaled_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.statistics import Resamples
-    from harness.analysis.tables.estimates import Scale
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
 
     Floats = NDArray[np.float64]
@@ -76,7 +75,7 @@ class FromBaseline:
         """As `Combination` says."""
         base = self.opponent.over(self.block.scored[part])
         mean, draws = (
-            combined_score(u[..., self.members], b[..., self.members], self.best)
+            combine_scores(u[..., self.members], b[..., self.members], self.best)
             for u, b in zip(known, base, strict=True)
         )
         return mean, draws
@@ -90,7 +89,7 @@ class FromBaseline:
         ]
         *users, base = ([part[..., self.members] for part in one] for one in found)
         for user in users:
-            mean, draws = (combined_score(u, b, self.best) for u, b in zip(user, base, strict=True))
+            mean, draws = (combine_scores(u, b, self.best) for u, b in zip(user, base, strict=True))
             yield mean, draws
 
     def floors(self, part: slice) -> Floats:

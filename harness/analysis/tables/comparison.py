@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.statistics import Bootstrap
-from harness.analysis.tables.estimates import Scale, estimate, misses
+from harness.analysis.tables.estimates import estimate, misses
 from harness.analysis.tables.formatting import (
     ARROWS,
     Column,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from harness.analysis.results import Results
     from harness.analysis.tables.estimates import Estimates
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block, Setting
 
 _DEFAULT = Bootstrap()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from harness.analysis.tables.table import Table
     from harness.analysis.tables.text import Cell, Section
 
 _STYLE = """
@@ -26,14 +25,14 @@ small { display: block; opacity: .7; white-space: nowrap; }
 """
 
 
-def page(table: Table) -> str:
+def page(title: str, sections: Iterable[Section], notes: Iterable[str]) -> str:
     """Return a whole document with the table."""
-    title = escape(table.title)
+    title = escape(title)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        f"{fragment(table.sections, table.notes)}</body>\n</html>\n"
+        f"{fragment(sections, notes)}</body>\n</html>\n"
     )
 
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from harness.analysis.tables.text import broken, fitting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from harness.analysis.tables.table import Table
     from harness.analysis.tables.text import Cell, Section
 
 _SIGNS = {
@@ -75,17 +74,17 @@ NOTE_WIDTH = 110
 """How many signs of a note fit a line."""
 
 
-def latex(table: Table) -> str:
+def latex(title: str, sections: Iterable[Section], notes: Sequence[str]) -> str:
     """Return a float for each section, or several; the notes below the last."""
-    floats = [one for section in table.sections for one in _floats(section, table.title)]
+    floats = [one for section in sections for one in _floats(section, title)]
     lines = ["% Needs \\usepackage{booktabs}."]
     for place, (caption, parts) in enumerate(floats):
-        last = place == len(floats) - 1 and _have_room(parts, table.notes)
-        lines += [*_float(caption, parts), *(_notes(table.notes) if last else ()), _END]
+        last = place == len(floats) - 1 and _have_room(parts, notes)
+        lines += [*_float(caption, parts), *(_notes(notes) if last else ()), _END]
     if not floats:
-        lines += _notes(table.notes)
+        lines += _notes(notes)
     elif not last:
-        lines += [_BEGIN, *_notes(table.notes), _END]
+        lines += [_BEGIN, *_notes(notes), _END]
     return "\n".join(lines) + "\n"
 
 

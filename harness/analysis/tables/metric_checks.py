@@ -23,9 +23,8 @@ import pandas as pd
 from harness.analysis.statistics import Bootstrap, percentile_interval, resample
 from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Cell, Section
-from harness.metrics import registered
-from harness.metrics.anchored_score import SCALES
-from harness.scoring.control_predictions import BASE, KINDS, NEGATIVE, POSITIVE
+from harness.metrics import SCALES, registered
+from harness.scoring import BASE, KINDS, NEGATIVE, POSITIVE
 from harness.storage import paths
 
 if TYPE_CHECKING:

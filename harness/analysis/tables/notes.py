@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from harness.analysis.statistics import FEW
-from harness.analysis.tables.estimates import WHOLE
 from harness.analysis.tables.formatting import BASELINE_SIGN, CEILING_SIGN, FLOOR_SIGN, TIE_SIGN
-from harness.metrics.anchored_score import SCALES
-from harness.metrics.suites import suites
+from harness.analysis.tables.scale import WHOLE
+from harness.metrics import SCALES, registered_suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
     from harness.analysis.results import Results
     from harness.analysis.statistics import Bootstrap
-    from harness.analysis.tables.estimates import Estimates, Scale
+    from harness.analysis.tables.estimates import Estimates
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
 
 SHOWN = 8
@@ -61,7 +61,7 @@ def about(blocks: Iterable[Block], suite: str, scales: Sequence[Scale]) -> Itera
     for block in blocks:
         yield _data(block)
     metrics = ", ".join(f"{scale.name} v{scale.version}" for scale in scales) or "no scores"
-    known = suites().get(suite)
+    known = registered_suites().get(suite)
     oracle = f" ({known.oracle})" if known else ""
     yield f"Suite {suite}{oracle}: {metrics}."
     if whole := [scale.name for scale in scales if scale.per_context]:
@@ -114,7 +114,7 @@ def what_an_interval_is(bootstrap: Bootstrap) -> str:
 def _combined(
     suite: str, scales: Sequence[Scale], summaries: Sequence[Summary], baseline: str | None
 ) -> Iterator[str]:
-    declared = suites().get(suite)
+    declared = registered_suites().get(suite)
     if declared is not None and declared.anchored:
         yield from _between(summaries)
         return

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.scoring.truth_cache import DamagedError, read_values
+from harness.scoring import DamagedError, read_values
 from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.analysis.tables.score_array import Block
-    from harness.scoring.truth_cache import Values
+    from harness.scoring import Values
 
 FACTS = {
     "n_cells": "cells",

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.statistics import holm, paired_tests, percentile_interval, resample
-from harness.analysis.tables.estimates import WHOLE, pair_means
+from harness.analysis.tables.estimates import pair_means
 from harness.analysis.tables.formatting import ARROWS, Column, change_cells, texts
 from harness.analysis.tables.notes import counted, cut
 from harness.analysis.tables.resampling import Opponent
+from harness.analysis.tables.scale import WHOLE
 from harness.analysis.tables.selection import by_block, identity, standing
 from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Section

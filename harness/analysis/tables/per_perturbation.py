@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.results import Results
-    from harness.analysis.tables.estimates import Scale
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
     from harness.analysis.tables.text import Cell

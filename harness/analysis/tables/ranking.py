@@ -17,8 +17,9 @@ from harness.analysis.statistics import (
     resample,
     stability,
 )
-from harness.analysis.tables.estimates import WHOLE, pair_means, ranks
+from harness.analysis.tables.estimates import pair_means, ranks
 from harness.analysis.tables.resampling import drawn_means, parts
+from harness.analysis.tables.scale import WHOLE
 from harness.analysis.tables.selection import standing
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.statistics import Ranks
-    from harness.analysis.tables.estimates import Scale
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
 

@@ -12,12 +12,12 @@ import pandas as pd
 from harness.analysis.joining import distinct_metrics
 from harness.analysis.statistics import Bootstrap, resample
 from harness.analysis.tables.combined_score import combination
-from harness.analysis.tables.estimates import Scale, pair_means, ranked_settings, ranks
+from harness.analysis.tables.estimates import pair_means, ranked_settings, ranks
 from harness.analysis.tables.notes import about, block_title, counted, gaps
+from harness.analysis.tables.scale import Scale
 from harness.analysis.tables.score_array import BLOCK, Block, blocks
 from harness.errors import UnknownNameError, listed
-from harness.metrics import registered
-from harness.metrics.suites import suites
+from harness.metrics import registered, registered_suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.results import Results
-    from harness.metrics.suites import Suite
+    from harness.metrics import Suite
 
 _DEFAULT = Bootstrap()
 
@@ -152,7 +152,7 @@ def scales_of(results: Results, suite: str) -> tuple[Scale, ...]:
     known = distinct_metrics(results.rows)
     chosen = known.loc[known["suite"] == suite, ["metric", "version"]]
     versions = {str(name): int(version) for name, version in chosen.itertuples(index=False)}
-    declared = suites().get(suite)
+    declared = registered_suites().get(suite)
     order = list(declared.metrics) if declared else []
     names = sorted(versions, key=lambda n: (order.index(n) if n in order else len(order), n))
     return tuple(_scale(name, versions[name], declared) for name in names)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, ConsoleOptions, RenderableType
 
-    from harness.analysis.tables.estimates import Scale
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.text import Section
 
 Format = Literal["text", "markdown", "latex", "csv", "html"]
@@ -74,13 +74,13 @@ class Table:
         """Return LaTeX with the rules of booktabs, a float for each section, then the footer."""
         from harness.analysis.tables.latex import latex
 
-        return latex(self)
+        return latex(self.title, self.sections, self.notes)
 
     def to_html(self) -> str:
         """Return a page of its own; `harness.analysis.tables.html.fragment` gives what is in it."""
         from harness.analysis.tables.html import page
 
-        return page(self)
+        return page(self.title, self.sections, self.notes)
 
     def to_csv(self) -> str:
         """Return all columns of `frame`, unrounded."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.analysis.results import Results
 from harness.analysis.statistics import Bootstrap
 from harness.analysis.tables.ablation import ablation
 from harness.analysis.tables.comparison import compare
@@ -13,13 +15,15 @@ from harness.analysis.tables.per_perturbation import per_pair
 from harness.analysis.tables.ranks import ranks
 from harness.analysis.tables.selection import Scope, suite_names
 from harness.analysis.tables.table import side_by_side
+from harness.errors import listed
+from harness.scoring import SUITE, as_markdown, writing
 from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.analysis.results import Results
     from harness.analysis.tables.table import Table
+    from harness.scoring import Batch, Request
 
 _DEFAULT = Bootstrap()
 RANKED = 100
@@ -40,6 +44,27 @@ def compare_suites(
         compare(results, suite=name, baseline=baseline, floors=floors, bootstrap=bootstrap)
         for name in names
     )
+
+
+def write_batch_tables(batch: Batch, out: str, request: Request) -> tuple[Table, ...]:
+    """Write ``OUT/table.md`` of predictions that were scored together; return the comparisons."""
+    if not batch.scores:
+        return ()
+    trials = pd.DataFrame({"trial": list(batch.scores), "model": list(batch.scores)})
+    if batch.ends:
+        trials["ends"] = json.dumps(batch.ends)
+    results = Results.of(batch.frame.rename(columns={"prediction": "trial"}), trials)
+    suites, baseline = list(request.suites), request.baseline_name
+    tables = compare_suites(results, suites=suites, baseline=baseline)
+    text = [f"## Suite {table.suite}\n\n{table.to_markdown()}" for table in tables]
+    if len(batch.anchored):
+        text.append(f"\n## Scaled score of {SUITE}\n\n{as_markdown(batch.anchored)}")
+    if batch.not_anchored:
+        text.append(f"\nNo scaled score of {SUITE}: {batch.not_anchored}\n")
+    if batch.failures:
+        text.append(f"\nNot scored: {listed(batch.failures)}.\n")
+    writing(out, lambda: paths.write_atomic(paths.join(out, "table.md"), "\n".join(text)))
+    return tables
 
 
 def write_tables(

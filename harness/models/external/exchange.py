@@ -17,21 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from harness.data.anndata_file import open_source
-from harness.data.cells import BLOCK_BYTES
-from harness.data.h5ad_writer import H5adWriter
-from harness.data.spill import from_dense
+from harness.data import BLOCK_BYTES, H5adWriter, from_dense, open_source
 from harness.errors import DataError, ModelError, listed, near_match
 from harness.models.base import query_rng
 from harness.models.profile_to_cells import POOL_BYTES
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from harness.data.anndata_matrix import Source
+    from harness.data import Source
     from harness.models.external.spec import Labels, Output
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 SCREEN = "screen"
 """What the TOML calls the training file."""

@@ -20,7 +20,7 @@ from inspect import Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from harness.config.input_file import is_file
+from harness.config import is_file
 from harness.errors import ModelError
 from harness.models.external.environment import place_of
 from harness.models.external.exchange import (
@@ -37,8 +37,8 @@ from harness.storage import paths
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from harness.models import Model
-    from harness.tasks.task import Prediction, Query, TrainView
+    from harness.models.base import Model
+    from harness.tasks import Prediction, Query, TrainView
 
 log = logging.getLogger("harness.program")
 

@@ -31,11 +31,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.declarations import Declared, Problem, check_model, describe, read_yaml
-from harness.config.input_file import InputFile
+from harness.config import (
+    ENTRY_KEYS,
+    Declared,
+    InputFile,
+    Name,
+    Positive,
+    Problem,
+    check_model,
+    declarations,
+    describe,
+    find_declaration,
+    read_yaml,
+)
 from harness.errors import CommandError, DeclarationError, near_match
-from harness.jobs.entries import ENTRY_KEYS, Name, Positive
-from harness.storage.paths import declarations, find_declaration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

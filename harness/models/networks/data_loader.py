@@ -32,8 +32,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from harness.tasks.task import TrainView
-    from harness.tasks.visible_cells import ShownCells
+    from harness.tasks import ShownCells, TrainView
 
 Item = TypeVar("Item")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from harness.models.features import Features, Missing
     from harness.models.networks.base import Embedding
-    from harness.tasks.task import TrainView
+    from harness.tasks import TrainView
 
 MOST_PAIRS = 512
 """Pseudobulks that principal components are computed from, evenly among the training pairs."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 from harness.models.base import Count, Share, register
 from harness.models.networks.base import TrainedNetwork, network_module
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("latent-additive")

@@ -9,12 +9,12 @@ import numpy as np
 
 from harness.models.base import Count, Share, register
 from harness.models.networks.base import TrainedNetwork, network_module
-from harness.tasks.task import Prediction
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 
 @register("set-transformer", cells="own")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.models.base import Model
     from harness.models.networks.base import TrainedNetwork
-    from harness.tasks.task import Query, TrainView
+    from harness.tasks import Query, TrainView
 
 PROFILE_CELLS = 256
 """Control cells whose responses a profile is the mean of."""

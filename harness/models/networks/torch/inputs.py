@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness.models.networks.data_loader import Batch
     from harness.models.networks.encoding import Encoding
-    from harness.tasks.task import TrainView
+    from harness.tasks import TrainView
 
 
 @dataclass(frozen=True, slots=True, eq=False)

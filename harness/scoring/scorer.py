@@ -17,9 +17,14 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UnknownNameError
-from harness.metrics import Comparison, Side, registered, suite_named
-from harness.metrics.combined_score import scaled_scores
-from harness.metrics.suites import suites
+from harness.metrics import (
+    Comparison,
+    Side,
+    registered,
+    registered_suites,
+    scaled_scores,
+    suite_named,
+)
 from harness.scoring.checks import check_agreement, check_scales
 from harness.scoring.de_tables import give_tables
 from harness.scoring.options import CONTROL_LABEL, PERTURBATION_COLUMN, Reading
@@ -29,11 +34,9 @@ from harness.scoring.truth import PreparedTruth, add_energy, sides_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from harness.data.cells import Cells, Scale
-    from harness.kernels.backend import Choice
-    from harness.metrics import Metric, Suite
-    from harness.metrics.base import Need
-    from harness.metrics.count_comparison import CountComparison
+    from harness.data import Cells, Scale
+    from harness.kernels import Choice
+    from harness.metrics import CountComparison, Metric, Need, Suite
 
 SUFFIXES = frozenset({".h5ad", ".h5", ".zarr", ".vcc"})
 """What a file's name loses when it becomes the name of a prediction."""
@@ -197,7 +200,9 @@ def chosen_suites(
     names: str | Sequence[str], metrics: Sequence[str] | None = None
 ) -> list[tuple[Suite, tuple[Metric, ...]]]:
     """Return the suites named, each with the metrics to compute; unknown names are errors."""
-    wanted = _each_once("suite", names.split(",") if isinstance(names, str) else names, suites())
+    wanted = _each_once(
+        "suite", names.split(",") if isinstance(names, str) else names, registered_suites()
+    )
     chosen = None if metrics is None else _each_once("metric", metrics, registered())
     return [(suite_named(name), suite_named(name).members(chosen)) for name in wanted]
 

@@ -1,9 +1,4 @@
-"""Read YAML and check it against a pydantic model: all that is wrong at once, in our words.
-
-YAML here is its JSON-like core (version 1.2): only ``true`` and ``false`` are truth values, so
-that a gene named ``NO`` or ``ON`` stays a name, and ``1e-3`` is a number, which PyYAML's default
-reads as text. Duplicate keys, tabs and keys that are not text are errors with their line: each of
-them otherwise changes a benchmark in silence.
+"""Check declarations against pydantic models: all that is wrong at once, in our words.
 
 What pydantic finds is turned into `Problem` values: a file, a dotted key (``models[2].rank``) and
 a sentence that says what was found, what was expected, and the nearest known name.
@@ -11,32 +6,31 @@ a sentence that says what was found, what was expected, and the nearest known na
 
 from __future__ import annotations
 
+import operator
 import re
+import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from difflib import get_close_matches
+from inspect import Parameter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import DeclarationError, near_match
+from harness.config.input_file import choices, is_file, takes_file
+from harness.errors import near_match
+from harness.storage import exists, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping
+
+    Found = tuple[str, str]
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from pydantic_core import ErrorDetails
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in one declaration."""
-
-    file: str
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.file, self.key, self.message) if part)
 
 
 class Declared(BaseModel):
@@ -46,92 +40,6 @@ class Declared(BaseModel):
 
 
 T = TypeVar("T", bound=BaseModel)
-
-
-# --- YAML ---------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, reduced to the core schema, refusing what is ambiguous."""
-
-    # None of the parent's: its YAML 1.1 rules read NO as false, 1e-3 as text and 012 as ten.
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 — PyYAML reads it from the class
-
-
-def _resolve(tag: str, pattern: str, first: str) -> None:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
-
-
-_resolve("null", r"^(?:~|null|Null|NULL|)$", "~nN")
-_Loader.yaml_implicit_resolvers[""] = [("tag:yaml.org,2002:null", re.compile(r"^$"))]
-_resolve("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
-_resolve("int", r"^[-+]?[0-9]+$", "-+0123456789")
-_resolve("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789")
-
-
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node), 10)
-
-
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.MarkedYAMLError(
-                problem=f"key {key!r} is {_type_name(key)}, expected str: put it in quotes",
-                problem_mark=key_node.start_mark,
-            )
-        if key in result:
-            raise yaml.MarkedYAMLError(
-                problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
-            )
-        result[key] = loader.construct_object(value_node, deep=True)
-    return result
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-
-
-def read_yaml(path: Path) -> Any:
-    """Return what a YAML file says; what cannot be read is a `DeclarationError` with its line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DeclarationError(
-            Problem(str(path), "", f"cannot be read: {error.strerror}.")
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DeclarationError(Problem(str(path), "", "is not a UTF-8 text file.")) from error
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 — _Loader is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        raise DeclarationError(Problem(str(path), _where(error), _syntax(error, text))) from error
-    except yaml.YAMLError as error:
-        raise DeclarationError(Problem(str(path), "", f"is not YAML: {error}.")) from error
-
-
-def _where(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return f"line {mark.line + 1}" if mark else ""
-
-
-def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
-    mark = error.problem_mark
-    line = text.split("\n")[mark.line] if mark else ""
-    if "\t" in line and "'\\t'" in (error.problem or ""):
-        return "a tab cannot indent YAML. Use spaces."
-    context = f" {error.context}" if error.context else ""
-    return f"{error.problem or 'is not YAML'}{context}."
-
-
-# --- models -------------------------------------------------------------------------------------
 
 
 def check_model(model: type[T], data: Any, file: str) -> tuple[T | None, list[Problem]]:
@@ -268,3 +176,118 @@ def describe(value: Any) -> str:
 def _type_name(value: Any) -> str:
     names: Mapping[type, str] = {dict: "mapping", type(None): "null", bool: "true or false"}
     return names.get(type(value), type(value).__name__)
+
+
+def right_size(text: str | None) -> str | None:
+    """Return the text of a size; ``ValueError`` where it is none."""
+    if text is not None:
+        parse_size(text)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in one declaration."""
+
+    file: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.file, self.key, self.message) if part)
+
+
+def wrong_parameters(
+    key: str, owner: str, given: dict[str, Any], known: Mapping[str, Parameter]
+) -> Iterator[Found]:
+    """Yield what is wrong with parameters that are given, each with one value or a list."""
+    for name, value in given.items():
+        if name not in known:
+            hint = near_match(name, tuple(known))
+            yield f"{key}.{name}", f"is not a parameter of {owner}. {hint}"
+        elif value == []:
+            yield f"{key}.{name}", "is an empty list: it means no trial at all."
+        else:
+            yield from wrong_values(f"{key}.{name}", value, known[name].annotation)
+
+
+def missing(
+    key: str, owner: str, given: Container[str], known: Mapping[str, Parameter]
+) -> Iterator[Found]:
+    """Yield the parameters that are not given and have no default."""
+    for name, parameter in known.items():
+        if parameter.default is Parameter.empty and name not in given:
+            yield f"{key}.{name}", f"is missing: {owner} has no default for it."
+
+
+def wrong_values(key: str, value: Any, annotation: Any) -> Iterator[Found]:
+    """Yield what does not fit an annotation, of one value or a list."""
+    many = value if isinstance(value, list) else [value]
+    for i, one in enumerate(many):
+        place = f"{key}[{i}]" if isinstance(value, list) else key
+        if not accepts(annotation, one):
+            yield place, f"found {describe(one)}, expected {words(annotation)}."
+        elif is_file(annotation, one) and not exists(one):
+            yield place, f"there is no file {one!r}.{_choice_near(one, annotation)}"
+
+
+def _choice_near(value: str, annotation: Any) -> str:
+    """Return what might have been meant instead of a file, in a sentence; nothing often."""
+    close = get_close_matches(value, choices(annotation), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Whether a value from YAML fits an annotation; one that is not understood fits anything."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(accepts(option, value) for option in get_args(annotation))
+    if origin is Annotated:
+        plain, *bounds = get_args(annotation)
+        return accepts(plain, value) and all(_within(bound, value) for bound in bounds)
+    if origin is Literal:
+        return any(type(value) is type(a) and value == a for a in get_args(annotation))
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation in (int, str, bool):
+        return type(value) is annotation
+    return True
+
+
+def _within(bound: Any, value: Any) -> bool:
+    """Whether a value keeps a bound; what is no bound on it does not matter."""
+    kept = {Ge: operator.ge, Gt: operator.gt, Le: operator.le, Lt: operator.lt}.get(type(bound))
+    if kept is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    return bool(kept(value, getattr(bound, type(bound).__name__.lower())))
+
+
+def kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that an annotation allows, without what is said of them besides."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(kind for option in get_args(annotation) for kind in kinds(option))
+    return (get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation,)
+
+
+def words(annotation: Any) -> str:
+    """Return an annotation as a message has it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(words(option) for option in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return " or ".join(repr(option) for option in get_args(annotation))
+    if takes_file(annotation):
+        return "the path of a file"
+    if get_origin(annotation) is Annotated:
+        plain, *bounds = get_args(annotation)
+        bounded = " and ".join(text for text in map(_bound, bounds) if text)
+        return f"{words(plain)}, {bounded}" if bounded else words(plain)
+    plain = {float: "a number", bool: "true or false", type(None): "null", None: "null"}
+    return plain.get(annotation) or str(getattr(annotation, "__name__", annotation))
+
+
+def _bound(bound: Any) -> str:
+    said = {Ge: "at least {}", Gt: "above {}", Le: "at most {}", Lt: "below {}"}
+    text = said.get(type(bound))
+    return text.format(getattr(bound, type(bound).__name__.lower())) if text else ""

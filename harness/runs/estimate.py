@@ -6,133 +6,21 @@ ran has none: nothing is guessed.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from harness.data.store import open_store
-from harness.errors import DataError, JobError
-from harness.models.known_models import command_of, impossible_here, is_ceiling
-from harness.scoring.score import scores_counts
-from harness.storage.local_cache import size_of
-from harness.tasks.data_factors import DataFactors
-from harness.tasks.splits import parse_split
-from harness.tasks.task import Task
+from harness.storage import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from harness.jobs.specs import TrialSpec
     from harness.runs.folder import RunFolder
-    from harness.runs.runner import Plan
+    from harness.runs.plan import Plan
 
 _SAMPLED = 50
 """Of how many finished trials of a model the files are measured."""
-
-
-def refuse_impossible(
-    trials: Sequence[TrialSpec], stores: Mapping[str, str], where: str, *, here: bool = True
-) -> None:
-    """Raise for trials that cannot be carried out, all that is wrong at once.
-
-    Parameters
-    ----------
-    trials
-        Those that are to run.
-    stores
-        The store of each dataset.
-    where
-        The job's file.
-    here
-        Whether they run on this machine, which then must have what their programs need.
-
-    Raises
-    ------
-    JobError
-        A data factor asks for more than there is, a context lacks controls, a ceiling, which sees
-        no training data, is to see less of it, a program reads counts that the screen has not, or
-        it lacks its interpreter or engine.
-    """
-    trials = [trial for trial in trials if not trial.prediction]  # their truth is read as it is
-    lacking = impossible_here(trials) if here else ()
-    uncounted = _without_counts(trials, stores)
-    found = dict.fromkeys(
-        [*_ceilings(trials), *_without_data(trials, stores), *uncounted, *lacking]
-    )
-    if found:
-        raise JobError(*(f"{where}: {problem}" for problem in found))
-
-
-def refuse_suites(suites: Iterable[str], stores: Mapping[str, str], where: str) -> None:
-    """Raise for suites of raw counts where a dataset has none.
-
-    Parameters
-    ----------
-    suites
-        What a job scores by.
-    stores
-        The store of each dataset.
-    where
-        The job's file.
-
-    Raises
-    ------
-    JobError
-        Names each suite and dataset that do not fit.
-    """
-    counted = [name for name in suites if scores_counts(name)]
-    stored = {name: open_store(path).scale for name, path in stores.items()} if counted else {}
-    found = [
-        f"{where}: score.suite: {suite!r} scores raw counts, but dataset {name!r} holds {scale} "
-        "values. Leave the suite out, or convert the dataset from its counts."
-        for name, scale in stored.items()
-        for suite in counted
-        if scale != "counts"
-    ]
-    if found:
-        raise JobError(*found)
-
-
-def _ceilings(trials: Sequence[TrialSpec]) -> Iterator[str]:
-    one_of = {trial.model: trial for trial in trials if trial.data}
-    for name in sorted(name for name, trial in one_of.items() if is_ceiling(trial)):
-        yield (
-            f"{name}: found data factors, but a ceiling sees held-out cells and no training "
-            "data. Give its entry `data: {}`."
-        )
-
-
-def _without_counts(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Iterator[str]:
-    for model, dataset in sorted({(trial.model, trial.dataset) for trial in trials}):
-        command = command_of(model)
-        if command is None or command.spec.input.scale != "counts":
-            continue
-        if (scale := open_store(stores[dataset]).scale) != "counts":
-            yield (
-                f"{model}: reads counts, but dataset {dataset!r} holds {scale} values. Leave the "
-                "model out, or convert the dataset from its counts."
-            )
-
-
-def _without_data(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Iterator[str]:
-    # Trials that differ in model or seed alone ask for the same data.
-    distinct = {
-        (trial.dataset, trial.split_spec, trial.fold, trial.controls, trial.data): trial
-        for trial in reversed(trials)
-    }
-    opened = {name: open_store(stores[name]) for name in {trial.dataset for trial in trials}}
-    said: set[str] = set()
-    for trial in reversed(distinct.values()):
-        split = parse_split(json.loads(trial.split_spec), trial.split)
-        data = DataFactors.of(trial.data, trial.seed)
-        try:
-            Task(opened[trial.dataset], split, trial.fold, controls=trial.controls, data=data)
-        except DataError as error:
-            if str(error) not in said:
-                said.add(str(error))
-                yield f"{error} (Split {trial.split}, fold {trial.fold}.)"
 
 
 def searched(plan: Plan) -> str:

@@ -8,58 +8,21 @@ take longer than the scores of a small one.
 from __future__ import annotations
 
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.data.predictions import is_store
-from harness.data.store import open_store
 from harness.kernels.threads import available_threads
 from harness.storage import paths
-
-if TYPE_CHECKING:
-    from harness.scoring.options import Reading
 
 _PIECE = 1 << 26
 _DIGEST = 16
 
 RACY_SECONDS = 2.0
 """A file that changed less than so long ago may change again within the clock's resolution."""
-
-
-def truth_key(source: Any, reading: Reading, folder: str) -> str | None:
-    """Return what identifies a truth; None where nothing does, as for matrices in memory.
-
-    Parameters
-    ----------
-    source
-        A path, or cells with a `fingerprint`.
-    reading
-        How it is read. How fast, and on what device, makes no difference.
-    folder
-        Where digests of files are remembered.
-    """
-    described: dict[str, Any] = {"scale": reading.scale}
-    if isinstance(source, str | os.PathLike):
-        path = os.fspath(source).rstrip("/")
-        if not paths.exists(path) or (paths.is_remote(path) and not is_store(path)):
-            return None
-        if is_store(path):
-            described["content"] = open_store(path).fingerprint
-        else:
-            described["content"] = remembered_digest(Path(path), reading.n_threads, folder)
-            described["columns"] = [reading.perturbation_column, reading.context_column]
-            described["control"] = reading.control
-    else:
-        described["content"] = getattr(source, "fingerprint", None)
-    if described["content"] is None:
-        return None
-    text = json.dumps(described, sort_keys=True)
-    return blake2b(text.encode(), digest_size=_DIGEST).hexdigest()
 
 
 def remembered_digest(path: Path, threads: int, folder: str) -> str:
@@ -133,3 +96,8 @@ def _piece_digest(piece: tuple[Path, int]) -> bytes:
             found.update(block)
             left -= len(block)
     return found.digest()
+
+
+def canonical(value: Any) -> str:
+    """Return JSON with sorted keys and no spaces; NaN and infinities are a ``ValueError``."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

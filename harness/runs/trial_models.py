@@ -1,9 +1,4 @@
-"""Every model that a job may name: registered classes, and programs that declarations describe.
-
-`harness.models` knows classes and nothing of declarations; `commands` reads declarations and knows
-nothing of models. Here they meet, so whoever plans, checks, lists or runs asks here. Declarations
-are read each time: a file that was edited is another model.
-"""
+"""The models of trials: made, identified, and their programs prepared."""
 
 from __future__ import annotations
 
@@ -12,78 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import models
-from harness.config.declarations import Problem
-from harness.errors import UnknownNameError
-from harness.jobs.specs import CELLS, TrialSpec, canonical
-from harness.kernels.threads import available_threads
-from harness.models.base import CellStep, ModelInfo
-from harness.models.external.environment import (
+from harness.kernels import available_threads
+from harness.models import (
+    Command,
+    class_of,
+    command_of,
     content_of,
     local_requirements,
+    make_model,
+    model_class,
     place_of,
+    registered_classes,
     wrong_places,
 )
-from harness.models.external.model import class_of
-from harness.models.external.spec import Command, check_command, read_command
-from harness.storage import paths
-from harness.storage.identity import remembered_digest
+from harness.storage import canonical, paths, remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from inspect import Parameter
 
+    from harness.jobs import TrialSpec
     from harness.models import Model
 
 log = logging.getLogger("harness.program")
-
-
-def registered() -> dict[str, ModelInfo]:
-    """Return every model by its name; without declarations that something is wrong with."""
-    found = dict(models.registered())
-    for name in paths.declarations("commands"):
-        if name not in found and not command_problems(name):
-            found[name] = _info(read_command(name))
-    return dict(sorted(found.items()))
-
-
-def _info(command: Command) -> ModelInfo:
-    cells: CellStep | None = "shift-controls" if command.spec.output.holds == "profiles" else None
-    return ModelInfo(command.name, class_of(command), ceiling=False, cells=cells)
-
-
-def command_problems(name: str) -> list[Problem]:
-    """Return all that is wrong with the declaration of a command model."""
-    path = paths.declarations("commands")[name]
-    problems = check_command(path)
-    if name in models.registered():
-        clash = (
-            f"there is a registered model {name!r}, and jobs could mean either. Rename the file."
-        )
-        problems.append(Problem(str(path), "", clash))
-    return problems
-
-
-def broken() -> dict[str, list[Problem]]:
-    """Return the declarations that something is wrong with, by name, and what it is."""
-    found = {name: command_problems(name) for name in paths.declarations("commands")}
-    return {name: problems for name, problems in found.items() if problems}
-
-
-def command_of(name: str) -> Command | None:
-    """Return the declaration of a model that is a program; None for a class."""
-    return read_command(name) if name in paths.declarations("commands") else None
-
-
-def parameters_of(name: str) -> dict[str, Parameter]:
-    """Return the parameters that a job may set for a model, with types and defaults."""
-    command = command_of(name)
-    if command is None:
-        if name not in models.registered():
-            raise UnknownNameError("model", name, tuple(registered()))
-        return models.parameters_of(name)
-    profiles = command.spec.output.holds == "profiles"
-    return {**command.parameters, **({"cells": CELLS} if profiles else {})}
 
 
 def identified(trials: Iterable[TrialSpec]) -> tuple[TrialSpec, ...]:
@@ -149,18 +94,18 @@ def prepare_programs(
 
 def is_ceiling(trial: TrialSpec) -> bool:
     """Whether a trial's model is fitted to one half of the truth."""
-    return not trial.command and models.registered()[trial.model].ceiling
+    return not trial.command and registered_classes()[trial.model].ceiling
 
 
 def has_own_cells(trial: TrialSpec) -> bool:
     """Whether a trial's model predicts cells, and a profile that a job may prefer."""
-    return not trial.command and models.registered()[trial.model].cells == "own"
+    return not trial.command and registered_classes()[trial.model].cells == "own"
 
 
 def class_for(trial: TrialSpec, command: str) -> type[Model]:
     """Return the class of a trial's model; `command` as for `model_for`."""
     made_by = class_of(Command.from_json(command)) if command else None
-    return made_by or models.model_class(trial.model)
+    return made_by or model_class(trial.model)
 
 
 def model_for(trial: TrialSpec, command: str, scratch: str, threads: int) -> Model:
@@ -177,7 +122,7 @@ def model_for(trial: TrialSpec, command: str, scratch: str, threads: int) -> Mod
     """
     parameters = dict(trial.parameters)
     if not command:
-        return models.make_model(trial.model, parameters, trial.seed)
+        return make_model(trial.model, parameters, trial.seed)
     made_by: Any = class_for(trial, command)
     program = made_by(**parameters, seed=trial.seed)
     program.work_in(scratch, threads)
