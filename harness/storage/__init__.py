@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.storage.local_cache import part_here as part_here
     from harness.storage.local_cache import size_of as size_of
     from harness.storage.local_cache import store_here as store_here
+    from harness.storage.lock import exclusive_lock as exclusive_lock
     from harness.storage.object_store import client as client
     from harness.storage.object_store import client_options as client_options
     from harness.storage.paths import cache_folder as cache_folder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "hashing": "_DIGEST canonical content_digest remembered_digest",
     "local_cache": "download forget_copy part_here size_of store_here",
+    "lock": "exclusive_lock",
     "object_store": "client client_options",
     "paths": (
         "cache_folder data_folders exists find_data_file is_remote parse_size publish "

@@ -8,20 +8,16 @@ cache, whole or not at all, and may be removed at any time that nobody runs.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.storage import paths
+from harness.storage.lock import exclusive_lock
 from harness.storage.object_store import client
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 AT_ONCE = 4
 """Files fetched at once."""
@@ -42,7 +38,7 @@ def store_here(path: str) -> str:
     described = paths.read_bytes(paths.join(path, "zarr.json"))
     name = blake2b(path.encode() + b"\0" + described, digest_size=16).hexdigest()
     copy = paths.cache_folder() / "copies" / f"{name}.zarr"
-    with _alone(copy):
+    with exclusive_lock(copy.with_name(f".{copy.name}.lock")):
         if not copy.exists() and _has_room(copy, path):
             log.info("%s: is copied to %s", path, copy)
             scratch = paths.scratch_name(str(copy))
@@ -70,7 +66,7 @@ def part_here(path: str, name: str) -> str:
     if not paths.is_remote(path):
         return path
     copy = paths.cache_folder() / "copies" / name
-    with _alone(copy):
+    with exclusive_lock(copy.with_name(f".{copy.name}.lock")):
         if not copy.exists():
             paths.write_atomic(str(copy), paths.read_bytes(path))
     return str(copy)
@@ -108,15 +104,6 @@ def download(folder: str, local: str) -> None:
 def forget_copy(name: str) -> None:
     """Remove a copy that is not what it should be."""
     paths.remove(str(paths.cache_folder() / "copies" / name))
-
-
-@contextmanager
-def _alone(copy: Path) -> Iterator[None]:
-    """Let one process of this machine at a time into the block."""
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with copy.with_name(f".{copy.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _has_room(copy: Path, path: str) -> bool:

@@ -11,11 +11,9 @@ and kept in the cache.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -36,10 +34,10 @@ from harness.data.simulation.presets import (
 from harness.data.store import open_store
 from harness.data.store_writer import StoreWriter
 from harness.errors import DataError, DeclarationError, UnknownNameError
-from harness.storage import paths
+from harness.storage import exclusive_lock, paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from harness.data.store import Store
 
@@ -271,17 +269,9 @@ def simulated_store(
     given = sorted(f"{key}={value}" for key, value in parsed.items() if key != "preset")
     chosen = [text for text in given if text != "seed=0"]
     path = cache / ("-".join(["sim", parsed["preset"], *chosen, f"v{VERSION}"]) + ".zarr")
-    with _locked(cache / f".{path.name}.lock"):
+    with exclusive_lock(cache / f".{path.name}.lock"):
         if not path.exists():
             for leftover in cache.glob(f".{path.name}.*.partial"):
                 paths.remove(str(leftover))
             simulate(parsed.pop("preset"), path, progress=progress, **parsed)
     return open_store(path)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock that the kernel releases when its process dies, so that none is ever stale."""
-    with file.open("w", encoding="utf-8") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield

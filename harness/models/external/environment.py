@@ -9,7 +9,6 @@ stays.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,15 +18,14 @@ import shutil
 import subprocess
 import sys
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError
 from harness.models.external.process import ProgramError, run_program
-from harness.storage import paths
+from harness.storage import exclusive_lock, paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -254,7 +252,8 @@ def _built(command: Command, python: str, say: Say) -> Path:
     if (folder / _MANIFEST).exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock"), say) as lock:
+    waiting = partial(say, "another process is building the environment: waiting for it")
+    with exclusive_lock(folder.with_suffix(".lock"), waiting) as lock:
         if not (folder / _MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
             _build(command, python, folder, _Steps(command, say, lock))
@@ -297,18 +296,6 @@ def _version(python: str) -> str:
         return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603 - the declared interpreter
     except (OSError, subprocess.SubprocessError) as error:
         raise ModelError(f"{python} is no Python interpreter that works: {error}.") from error
-
-
-@contextmanager
-def _locked(path: Path, say: Say) -> Iterator[int]:
-    with path.open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is building the environment: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        # Whoever has the descriptor holds the lock: this process, and the keepers of what it runs.
-        yield file.fileno()
 
 
 @dataclass(frozen=True, slots=True)
