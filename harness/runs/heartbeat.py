@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from harness.runs.folder import RunFolder
 
-PULSE_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
 """How often a trial gives a sign of life."""
 
 log = logging.getLogger("harness.trial")
 
 
-class Pulse:
+class Heartbeat:
     """Signs of life of one attempt, in its trial's folder, while the block lasts.
 
     A thread gives them, so a model that computes for hours without a word is alive and a frozen
@@ -49,9 +49,9 @@ class Pulse:
         before = run.attempt(trial) or {}
         self.attempts = int(before.get("attempts", 0)) + 1 if before.get("call") == call else 1
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, daemon=True)
+        self._thread = threading.Thread(target=self._write_on, daemon=True)
 
-    def beat(self, stage: str | None = None) -> None:
+    def write(self, stage: str | None = None) -> None:
         """Give a sign of life now."""
         self.stage = stage or self.stage
         attempt = {
@@ -67,14 +67,14 @@ class Pulse:
         }
         self.run.write_attempt(self.trial, attempt)
 
-    def _beat_on(self) -> None:
-        while not self._stop.wait(PULSE_SECONDS):
+    def _write_on(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):  # a full disk or a lost connection is not this thread's to tell
-                self.beat()
+                self.write()
                 self.show()
 
     def __enter__(self) -> Self:
-        self.beat()
+        self.write()
         self._thread.start()
         return self
 
@@ -85,11 +85,11 @@ class Pulse:
             # Interrupted: nothing else is written of it, and nobody is to wait for more of it.
             self.ended = True
             with suppress(OSError):
-                self.beat()
+                self.write()
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process has held since `forget_peak`, in bytes."""
+    """Return the most memory that this process has held since `reset_peak_memory`, in bytes."""
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         line = next(line for line in lines if line.startswith("VmHWM:"))
@@ -97,7 +97,7 @@ def peak_memory() -> int:
     return _most(resource.RUSAGE_SELF)
 
 
-def forget_peak() -> None:
+def reset_peak_memory() -> None:
     """Begin to measure the peak of memory anew, where the system can.
 
     A worker carries one trial after the other: without this, each has the peak of the largest.
@@ -130,8 +130,8 @@ class Cost(TypedDict):
     host: str
 
 
-class Stopwatch:
-    """What each stage took; the pulse tells others which one it is.
+class StageTimer:
+    """What each stage took; the heartbeat tells others which one it is.
 
     Parameters
     ----------
@@ -139,16 +139,16 @@ class Stopwatch:
         How many GPUs are held the while.
     """
 
-    def __init__(self, pulse: Pulse, gpus: float = 0.0) -> None:
-        self.pulse, self.gpus = pulse, gpus
+    def __init__(self, heartbeat: Heartbeat, gpus: float = 0.0) -> None:
+        self.heartbeat, self.gpus = heartbeat, gpus
         self.costs: dict[str, Cost] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block, and say in the log that it begins."""
         log.info("%s: begins", name)
-        self.pulse.beat(name)
-        forget_peak()
+        self.heartbeat.write(name)
+        reset_peak_memory()
         children = _most(resource.RUSAGE_CHILDREN)
         start, cpu = time.perf_counter(), _cpu_seconds()
         yield

@@ -1,10 +1,7 @@
-"""From a job to a finished table: which trials there are, which are missing, and getting them done.
+"""Run what is missing of a job: hand its trials to an executor and count what comes back.
 
-`plan_job` reads, checks, prepares and expands; nothing of it starts a trial, so that a job with one
-impossible trial costs nothing. `run_job` hands what is missing to an executor, counts what comes
-back, and reduces whatever is there to tables. Nothing here remembers: what is done is read from
-the run folder each time, so that a restarted run, or one on another machine, goes on where the
-files say.
+Nothing is remembered between runs: `plan_job` reads from the run folder which trials are done, so a
+restarted run, or one on another machine, continues where the files say.
 """
 
 from __future__ import annotations
@@ -13,22 +10,24 @@ import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis import Results
 from harness.config import read_cluster
 from harness.errors import DataError, TrialError
-from harness.executors import open_executor
+from harness.executors import STAGES, Call, open_executor
 from harness.runs.estimate import changed_code
 from harness.runs.folder import RunFolder
-from harness.runs.plan import Plan, _progress, _wanted, plan_job
+from harness.runs.plan import Plan, plan_job, with_progress
 from harness.runs.progress import Silence
 from harness.runs.provenance import described_run
 from harness.runs.request import Errand, record_failure
 from harness.runs.search import choose
 from harness.runs.status import forget
 from harness.runs.submit import follow_run, submit_run
+from harness.runs.trial import run_trial
 from harness.runs.trial_models import prepare_programs
 from harness.storage import paths
 
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.config import ClusterSpec
-    from harness.executors import Call, Outcome
+    from harness.executors import Outcome, Part, Worker
+    from harness.jobs import Limits
     from harness.runs.progress import Listener
 
 
@@ -81,10 +81,13 @@ def run_job(
         try:
             if here and (plan.missing or plan.search):
                 prepare_programs(plan.commands, listener.preparing)
-            plan = report.plan = _with_choice(plan, cluster, listener)
+            if plan.search is not None:
+                chosen = choose(plan.search, cluster, listener.preparing)
+                plan = with_progress(plan, tuple(dict.fromkeys([*plan.trials, *chosen])))
+                report.plan = plan
             listener.planned(plan)
             if plan.missing:
-                _carry_on(report, cluster, listener)
+                _run_missing(report, cluster, listener)
         except KeyboardInterrupt:
             if not plan.run.is_cancelled():
                 raise
@@ -92,15 +95,93 @@ def run_job(
     return report
 
 
-def _with_choice(plan: Plan, cluster: ClusterSpec | None, listener: Listener) -> Plan:
-    """Return a plan with the trials of the setting that its search chooses, if it has one."""
-    if plan.search is None:
-        return plan
-    chosen = choose(plan.search, cluster, listener.preparing)
-    trials = tuple(dict.fromkeys([*plan.trials, *chosen]))
-    wanted = _wanted(plan.job.score.suites)
-    done, scoring, other = _progress(plan.run, trials, wanted, plan.commands)
-    return replace(plan, trials=trials, done=done, scoring=scoring, other_code=other)
+def _run_missing(report: Report, cluster: ClusterSpec | None, listener: Listener) -> None:
+    """Run the missing trials, counting outcomes in the report as they come."""
+    plan = report.plan
+    requests: dict[str, Errand] = {}
+
+    def calls() -> Iterator[Call]:
+        for request, call in missing_calls(plan):
+            failures, most = len(report.failures), plan.job.limits.max_failures
+            if plan.job.fail_fast and failures:
+                report.stopped = "fail_fast is set and a trial failed"
+            elif most is not None and failures > most:
+                report.stopped = f"{failures} trials failed, more than max_failures: {most}"
+            if report.stopped:
+                return
+            requests[call.key] = request
+            yield call
+
+    with open_executor(cluster) as executor:
+        executor.check(*(part.needs for part in plan.parts))
+        for outcome in executor.run(calls()):
+            request = requests.pop(outcome.key)
+            report.ran += 1
+            if outcome.failed:
+                report.failures.append((request, outcome))
+                if outcome.cause != "raised":  # the worker died and could not record it
+                    record_failure(
+                        request,
+                        outcome.error,
+                        outcome.traceback,
+                        cause=outcome.cause,
+                        attempts=outcome.attempts,
+                    )
+            listener.finished(request, outcome)
+
+
+def missing_calls(plan: Plan) -> Iterator[tuple[Errand, Call]]:
+    """Yield each missing trial with the first of its calls, without the stages that are done."""
+    completed = plan.run.stages([t.id for t in plan.missing]) if len(plan.parts) > 1 else {}
+    completed |= dict.fromkeys(plan.scoring, "predict")
+    for trial in plan.missing:
+        request = plan.errand(trial)
+        yield (
+            request,
+            chain_calls(request, plan.parts, plan.job.limits, completed.get(trial.id)),
+        )
+
+
+def chain_calls(
+    errand: Errand, parts: Sequence[Part], limits: Limits, completed: str | None
+) -> Call:
+    """Return the first of the calls that carry out a trial; each has the next as `then`.
+
+    Parameters
+    ----------
+    errand
+        The trial.
+    parts
+        Which stages go together, and what they need.
+    limits
+        Those of each call.
+    completed
+        The last stage that an earlier attempt finished.
+    """
+    run = RunFolder(errand.run)
+    done = STAGES[: STAGES.index(completed) + 1] if completed else ()
+    call: Call | None = None
+    for part in reversed(parts):
+        if set(part.stages) <= set(done):
+            continue
+        needs = part.needs
+        # On a GPU a fit has a process of its own, and scoring keeps one.
+        on_gpu: Worker = "lasting" if part.stages == ("score",) else "fresh"
+        request = replace(errand, stages=part.stages, threads=needs.threads, gpus=needs.gpus)
+        call = Call(
+            errand.spec.id,
+            run_trial,
+            (request,),
+            needs,
+            limit_s=limits.seconds,
+            stall_s=limits.stall_seconds,
+            silence=partial(run.silence, errand.spec.id),
+            age=partial(run.age, errand.spec.id),
+            worker=on_gpu if needs.gpus else "shared",
+            then=call,
+        )
+    assert call is not None  # scoring is never completed for a trial that is missing
+    return call
 
 
 def retry(
@@ -133,36 +214,11 @@ def retry(
         job = Path(scratch, f"{name}.yaml")
         job.write_bytes(paths.read_bytes(folder.job_file))
         if other_code:
-            trials = [
-                *trials,
-                *sorted(
-                    plan_job(
-                        str(job), run, listener.preparing if listener else None, here=False
-                    ).other_code
-                ),
-            ]
+            progress = listener.preparing if listener else None
+            plan = plan_job(str(job), run, progress, here=False)
+            trials = [*trials, *sorted(plan.other_code)]
         forget(run, trials, failed=failed)
         return run_job(str(job), run, on, listener)
-
-
-def _carry_on(report: Report, cluster: ClusterSpec | None, listener: Listener) -> None:
-    """Run what is missing, counting outcomes in the report as they come."""
-    plan, errands = report.plan, {}
-
-    def calls() -> Iterator[Call]:
-        for errand, call in plan.calls(plan.missing):
-            report.stopped = _why_stop(report)
-            if report.stopped:
-                return
-            errands[call.key] = errand
-            yield call
-
-    with open_executor(cluster) as executor:
-        executor.check(*(part.needs for part in plan.parts))
-        for outcome in executor.run(calls()):
-            errand = errands.pop(outcome.key)
-            _count(report, errand, outcome)
-            listener.finished(errand, outcome)
 
 
 def run_for_results(job: str, run: str | None = None, on: str = "local") -> Results:
@@ -200,30 +256,3 @@ def run_for_results(job: str, run: str | None = None, on: str = "local") -> Resu
             f"Results({report.plan.run.path!r}); logs are in its folder trials/."
         )
     return Results(report.plan.run.path)
-
-
-def _why_stop(report: Report) -> str:
-    """Return why no further trial is to be started; nothing where there is no reason."""
-    job, failures = report.plan.job, len(report.failures)
-    if job.fail_fast and failures:
-        return "fail_fast is set and a trial failed"
-    most = job.limits.max_failures
-    if most is not None and failures > most:
-        return f"{failures} trials failed, more than max_failures: {most}"
-    return ""
-
-
-def _count(report: Report, errand: Errand, outcome: Outcome) -> None:
-    report.ran += 1
-    if not outcome.failed:
-        return
-    report.failures.append((errand, outcome))
-    if outcome.cause != "raised":
-        # The worker died and could not say so itself.
-        record_failure(
-            errand,
-            outcome.error,
-            outcome.traceback,
-            cause=outcome.cause,
-            attempts=outcome.attempts,
-        )

@@ -24,15 +24,22 @@ from harness.data import PredictionWriter, open_store, scratch_predictions, writ
 from harness.errors import DataError, StoppedError, StorageError
 from harness.executors import STAGES
 from harness.models import answers, code_of_model, notes, profiles_alone, with_cells
-from harness.runs.fitted import code_of, load_model, save_model
 from harness.runs.folder import RunFolder
 from harness.runs.given import score_given
-from harness.runs.heartbeat import Pulse, Stopwatch, total_cost
+from harness.runs.heartbeat import Heartbeat, StageTimer, total_cost
 from harness.runs.judge import Judge
 from harness.runs.log import recorded, scratch_folder
 from harness.runs.provenance import VERSION
 from harness.runs.request import Errand, record_failure
-from harness.runs.stages import MODEL, PREDICTIONS, PROFILES, StageFiles
+from harness.runs.stages import (
+    MODEL,
+    PREDICTIONS,
+    PROFILES,
+    StageFiles,
+    code_of,
+    load_model,
+    save_model,
+)
 from harness.runs.training_monitor import CHECKPOINT, TrialSupervision
 from harness.runs.trial_models import class_for, has_own_cells, is_ceiling, model_for
 from harness.storage import content_digest, paths, store_here
@@ -85,17 +92,20 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
     paths.remove(run.of_trial(trial, "manifest.json"))
     paths.write_atomic(run.of_trial(trial, "spec.json"), errand.spec.to_json())
     goes_on, call = errand.stages[0] != STAGES[0], ", ".join(errand.stages)
-    with recorded(run.log(trial), goes_on=goes_on) as show, Pulse(run, trial, call, show) as pulse:
+    with (
+        recorded(run.log(trial), goes_on=goes_on) as show,
+        Heartbeat(run, trial, call, show) as heartbeat,
+    ):
         log.info("%s: begins on %s", errand.spec, platform.node())
         try:
             if errand.given:
-                said = _score_given(errand, run, pulse)
+                said = _score_given(errand, run, heartbeat)
             else:
-                said = _carry_out(errand, _Ways(errand, run, report), pulse, earlier)
+                said = _carry_out(errand, _Ways(errand, run, report), heartbeat, earlier)
         except (Exception, SystemExit) as error:
             log.exception("failed")
             with suppress(OSError):  # the error itself is what is to be told
-                pulse.beat()
+                heartbeat.write()
             if not isinstance(error, StorageError | MemoryError):  # no mistake of the model
                 paths.remove(run.of_trial(trial, "stages"))
             cause = "raised"
@@ -106,18 +116,18 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
             record_failure(errand, found, traceback.format_exc(), cause=cause)
             raise
     if "scored" in said:
-        run.write_manifest(trial, {**said, "attempts": pulse.attempts})
+        run.write_manifest(trial, {**said, "attempts": heartbeat.attempts})
     return said
 
 
 def _carry_out(
-    errand: Errand, ways: _Ways, pulse: Pulse, earlier: Mapping[str, Any]
+    errand: Errand, ways: _Ways, heartbeat: Heartbeat, earlier: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fit, predict, score and keep; return the manifest, or what it took where that is not all."""
     trial, run = errand.spec.id, ways.run
     kept = run.of_trial(trial, PREDICTIONS)
     predicted: Predicted = ""
-    watch = Stopwatch(pulse, errand.gpus)
+    watch = StageTimer(heartbeat, errand.gpus)
     with scratch_folder(run.of_trial(trial, SCRATCH)) as scratch:
         if paths.is_published(kept, "zarr.json"):
             predicted, said = kept, tuple(earlier.get("notes", ()))
@@ -140,9 +150,9 @@ def _carry_out(
     return {**made, "code": code}
 
 
-def _score_given(errand: Errand, run: RunFolder, pulse: Pulse) -> dict[str, Any]:
+def _score_given(errand: Errand, run: RunFolder, heartbeat: Heartbeat) -> dict[str, Any]:
     """Score a prediction that was made elsewhere; return the manifest."""
-    watch = Stopwatch(pulse, errand.gpus)
+    watch = StageTimer(heartbeat, errand.gpus)
     options = {"threads": errand.threads, "memory": errand.memory, "reference": run.reference}
     with watch.stage("score"):
         found = score_given(errand.spec, errand.store, errand.given, errand.suites, **options)
@@ -177,7 +187,7 @@ class _Ways:
             data=DataFactors.of(self.spec.data, self.spec.seed),
         )
 
-    def predicted(self, scratch: str, watch: Stopwatch) -> tuple[Predicted, tuple[str, ...]]:
+    def predicted(self, scratch: str, watch: StageTimer) -> tuple[Predicted, tuple[str, ...]]:
         """Do what is asked for of fitting and predicting, and return the predictions and notes.
 
         Nothing is returned where predictions are left to another call.
@@ -208,7 +218,7 @@ class _Ways:
         return predicted, said
 
     def _fitted(
-        self, queries: Sequence[Query], view: TrainView, scratch: str, watch: Stopwatch
+        self, queries: Sequence[Query], view: TrainView, scratch: str, watch: StageTimer
     ) -> Model:
         """Return the model as an earlier call fitted it, or fit it now."""
         errand = self.errand
@@ -232,7 +242,7 @@ class _Ways:
         queries: Sequence[Query],
         view: TrainView,
         scratch: str,
-        watch: Stopwatch,
+        watch: StageTimer,
     ) -> str | HeldPredictions:
         """Let a fitted model predict; return what to score, or where it was left."""
         errand, last = self.errand, "score" in self.errand.stages

@@ -26,6 +26,7 @@ import yaml
 
 import harness.runs.runner
 from harness.executors import Call
+from harness.metrics import suite_named
 from harness.runs.plan import Plan, plan_job
 from harness.runs.provenance import described_run
 from harness.runs.runner import run_job
@@ -69,7 +70,11 @@ def finish(folder: Path) -> None:
     found.run.describe(
         described_run(found.job, found.path.name, found.trials, found.stores, "local")
     )
-    scored = harness.runs.runner._wanted(found.job.score.suites)
+    scored = {
+        f"{suite}:{metric.name}": metric.version
+        for suite in found.job.score.suites
+        for metric in suite_named(suite).members()
+    }
     for trial in found.trials[:-LEFT]:
         manifest = {"trial": trial.id, "model": trial.model, "scored": scored, "kept": ["scores"]}
         path = Path(found.run.of_trial(trial.id, "manifest.json"))
@@ -97,7 +102,7 @@ def drive(folder: Path) -> str:
     def idle(errand: object, *_: object) -> Call:
         return Call(errand.spec.id, nothing)  # type: ignore[attr-defined]
 
-    harness.runs.runner.chained = idle  # type: ignore[assignment]
+    harness.runs.runner.chain_calls = idle  # type: ignore[assignment]
     report = run_job(str(folder / "large.yaml"), str(folder / "idle"), str(folder / "on.yaml"))
     assert not report.failed
     return f"{report.ran:,} calls"

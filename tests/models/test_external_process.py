@@ -12,7 +12,7 @@ from harness.cli.status import shown
 from harness.models.external import process as processes
 from harness.models.external.process import run_program, silence
 from harness.runs.folder import RunFolder
-from harness.runs.heartbeat import Pulse
+from harness.runs.heartbeat import Heartbeat
 from harness.runs.status import Entry, Ledger
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def test_a_trial_is_as_silent_as_the_program_that_it_waits_for(
 ) -> None:
     run = RunFolder(str(tmp_path / "run"))
     monkeypatch.setattr("harness.runs.heartbeat.silence", lambda: 120.0)
-    with Pulse(run, "abc", "fit", lambda: None) as pulse:
-        pulse.beat("fit")
+    with Heartbeat(run, "abc", "fit", lambda: None) as heartbeat:
+        heartbeat.write("fit")
         assert 120 <= run.silence("abc") < 150
         (state, said) = run.standings(["abc"])["abc"]
     assert state == "running"  # the worker lives, and goes on saying so

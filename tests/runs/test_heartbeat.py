@@ -34,9 +34,9 @@ def test_costs_add_up_and_memory_is_the_largest() -> None:
 )
 def test_a_trial_has_not_the_peak_of_one_before_it_in_the_same_process() -> None:
     code = (
-        "import numpy as np; from harness.runs.heartbeat import forget_peak, peak_memory\n"
+        "import numpy as np; from harness.runs.heartbeat import reset_peak_memory, peak_memory\n"
         "block = np.ones(40_000_000 // 8); del block\n"
-        "before = peak_memory(); forget_peak(); print(before - peak_memory())"
+        "before = peak_memory(); reset_peak_memory(); print(before - peak_memory())"
     )  # in a process of its own: what other tests hold would hide it
     words = [sys.executable, "-c", code]
     said = subprocess.run(words, capture_output=True, text=True, check=True)

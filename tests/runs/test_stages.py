@@ -18,10 +18,10 @@ from harness.executors import attempt
 from harness.executors.resources import Resources, StageResources
 from harness.models.base import _MODELS, ModelInfo, make_model
 from harness.models.linear import Linear
-from harness.runs.fitted import load_model, save_model
 from harness.runs.plan import plan_job
 from harness.runs.request import record_failure
-from harness.runs.runner import Report, retry, run_job
+from harness.runs.runner import Report, missing_calls, retry, run_job
+from harness.runs.stages import load_model, save_model
 from harness.runs.trial import run_trial
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def test_notes_on_predictions_reach_the_manifest(job: Callable[..., Path]) -> No
 def carried_out(job: Path, n_calls: int, folder: str = "run") -> None:
     """Carry out the first calls of the job's one trial, as if the worker was lost in the next."""
     plan = plan_job(str(job), str(job.parent / folder))
-    [(errand, call)] = plan.calls(plan.missing)
+    [(errand, call)] = missing_calls(plan)
     for _ in range(n_calls):
         assert not attempt(call).failed
         call = call.then
@@ -218,7 +218,7 @@ def test_a_stage_that_is_done_is_not_done_again(
     path = job(models=[{"model": "fits-once"}])
     carried_out(path, n_calls)
     plan = plan_job(str(path), str(path.parent / "run"))
-    [(_, call)] = plan.calls(plan.missing)
+    [(_, call)] = missing_calls(plan)
     assert call.args[0].stages[0] == left
     report = run(path)
     assert FitsOnce.fits == 1
@@ -257,7 +257,7 @@ def test_a_fit_by_other_code_is_made_anew(
 ) -> None:
     path = job(models=[{"model": "fits-once"}])
     carried_out(path, 1)
-    monkeypatch.setattr("harness.runs.fitted.VERSION", "0.0.0")
+    monkeypatch.setattr("harness.runs.stages.VERSION", "0.0.0")
     run(path)
     assert FitsOnce.fits == 2
 
@@ -375,7 +375,7 @@ def test_attempts_are_counted_and_a_failure_says_where_and_when(
 def test_a_lost_trial_is_recorded_where_it_ran(job: Callable[..., Path]) -> None:
     path = job(models=[{"model": "linear"}])
     plan = plan_job(str(path), str(path.parent / "run"))
-    [(errand, _)] = plan.calls(plan.missing)
+    [(errand, _)] = missing_calls(plan)
     trial = errand.spec.id
     said = {"stage": "fit", "host": "n7", "began": time.time() - 60, "peak_memory": 9}
     plan.run.write_attempt(trial, said)
