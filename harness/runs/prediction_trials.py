@@ -1,7 +1,7 @@
 """The trials of a job that scores predictions made elsewhere: one for each file.
 
-A file's trial is known by what is in it, not by where it lies: moving it scores nothing anew, and
-writing it anew does. A name says model, seed and setting where the job gives a pattern, such as
+A trial is identified by the content of its file: a moved file is not scored again, a changed one
+is. A name says model, seed and setting where the job gives a pattern, such as
 ``{model}_rank{rank}_seed{seed}.h5ad``, or a row of a manifest does. A file that is left over is an
 error, since a row that is missing from a table is not seen; so are two files of one model, setting
 and seed, which a table would take for one another.
@@ -22,7 +22,7 @@ from harness.scoring import SUFFIXES
 from harness.storage import canonical, paths, remembered_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.jobs import Listed, Prepared, ScoringJob
 
@@ -45,21 +45,88 @@ def trials_of_files(
         There is no truth or no file, names do not fit the pattern, manifest and files differ, or
         two files are of one model, setting and seed.
     """
-    common, truth = _common(job, prepared)
+    truth, common = _truth(job, prepared)
     reading = job.reading.model_dump(mode="json")
     named = _by_manifest(job) if job.manifest else _by_name(job)
-    _check_parted(named)
-    _check_baseline(job, named)
-    _check_truth(truth, named)
-    found: dict[TrialSpec, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     for file, said in named.items():
-        content = canonical({"content": content_of(file), "reading": reading})
-        found[TrialSpec(**common, **said, prediction=content)] = file
-    return found, {common["dataset"]: truth}
+        if Path(file).resolve() == Path(truth).resolve():
+            raise JobError(
+                f"predictions: {file} is the truth, which would score best. Keep it in a folder "
+                "of its own, or name the predictions one by one."
+            )
+        key = (said["model"], said["seed"], said["parameters"])
+        if key in first:
+            setting = "".join(f", {name}={value}" for name, value in said["parameters"])
+            raise JobError(
+                f"predictions: {first[key]} and {file} are both of {said['model']}{setting}, seed "
+                f"{said['seed']}. Remove one, or part them by the pattern or a manifest: another "
+                "seed is a repetition, another setting a row of its own."
+            )
+        first[key] = file
+    baseline = job.score.baseline
+    if baseline is not None:
+        n_settings = len({s["parameters"] for s in named.values() if s["model"] == baseline})
+        if n_settings == 0:
+            hint = near_match(baseline, sorted({said["model"] for said in named.values()}))
+            raise JobError(f"score.baseline: no prediction is of {baseline!r}. {hint}")
+        if n_settings > 1:
+            raise JobError(
+                f"score.baseline: {baseline!r} is there with {n_settings} settings, expected one."
+            )
+    trials: dict[TrialSpec, str] = {}
+    for file, said in named.items():
+        content = canonical({"content": _content_digest(file), "reading": reading})
+        trials[TrialSpec(**common, **said, prediction=content)] = file
+    return trials, {common["dataset"]: truth}
+
+
+def _truth(job: ScoringJob, prepared: Mapping[str, Prepared]) -> tuple[str, dict[str, Any]]:
+    """Return where the truth is, and the fields that all trials have of it."""
+    common: dict[str, Any] = {"cells": None, "controls": job.score.controls}
+    if isinstance(job.truth, str):
+        if not paths.exists(job.truth):
+            raise JobError(f"truth: there is no {job.truth}. Found nothing at that path.")
+        return job.truth, {
+            **common,
+            "dataset": _model_name(job.truth),
+            "dataset_version": 1,
+            "fingerprint": _content_digest(job.truth),
+            "split": "",
+            "split_spec": "",
+            "fold": 0,
+        }
+    side = job.truth
+    screen = prepared[side.dataset].screen
+    if side.split not in screen.splits:
+        hint = near_match(side.split, tuple(screen.splits))
+        raise JobError(f"truth.split: {side.dataset} has no split {side.split!r}. {hint}")
+    choice = screen.splits[side.split]
+    if side.fold >= choice.n_folds:
+        raise JobError(f"truth.fold: found {side.fold}, but there are {choice.n_folds}, from 0.")
+    return prepared[side.dataset].store, {
+        **common,
+        "dataset": side.dataset,
+        "dataset_version": screen.version,
+        "fingerprint": screen.fingerprint,
+        "split": side.split,
+        "split_spec": choice.spec,
+        "fold": side.fold,
+        "side": side.side,
+    }
+
+
+def _content_digest(path: str) -> str:
+    """Return a digest of a file's content; a file that did not change is not read again."""
+    if is_store(path):
+        return open_store(path).fingerprint
+    if paths.is_remote(path):
+        raise DataError(f"{path}: is on an object store. Copy it here to score it in a job.")
+    return remembered_digest(Path(path), available_threads(), str(paths.cache_folder()))
 
 
 def _by_name(job: ScoringJob) -> dict[str, dict[str, Any]]:
-    """Return what each file's name says of it."""
+    """Return model, seed and parameters of each file by its name."""
     files = prediction_files(job.files)
     if job.pattern is not None:
         name = _compiled(job.pattern)
@@ -73,7 +140,7 @@ def _by_name(job: ScoringJob) -> dict[str, dict[str, Any]]:
 
 
 def _by_manifest(job: ScoringJob) -> dict[str, dict[str, Any]]:
-    """Return what a manifest says of each file; all of those that are named, where any are."""
+    """Return model, seed and parameters of each file by the manifest."""
     rows, wrong = manifest_problems(str(job.manifest), job.files)
     if wrong:
         raise JobError(*(f"manifest: {job.manifest}: {text}" for text in wrong))
@@ -114,7 +181,17 @@ def manifest_problems(manifest: str, files: Sequence[str]) -> tuple[list[Listed]
             wrong.append(f"{row.where}: {row.file} is in {places[place].where}, too.")
         else:
             places[place] = row
-    wrong += _alike(places.values())
+    first: dict[tuple[Any, ...], Listed] = {}
+    for row in places.values():
+        parameters = tuple(sorted(row.setting.items()))
+        before = first.setdefault((row.model, row.seed, parameters), row)
+        if before is not row:
+            setting = "".join(f", {name}={value}" for name, value in parameters)
+            wrong.append(
+                f"{row.where}: {row.file} and {before.file} ({before.where}) are both of "
+                f"{row.model}{setting}, seed {row.seed}. Give one another seed, or a setting that "
+                "parts them."
+            )
     if files and whole:
         given = {Path(file).resolve(): file for file in prediction_files(files)}
         wrong += [f"{file} has no row." for place, file in given.items() if place not in places]
@@ -126,87 +203,18 @@ def manifest_problems(manifest: str, files: Sequence[str]) -> tuple[list[Listed]
     return rows, wrong
 
 
-def _alike(rows: Iterable[Listed]) -> Iterator[str]:
-    """Yield what is wrong with rows that are of one model, setting and seed."""
-    first: dict[tuple[Any, ...], Listed] = {}
-    for row in rows:
-        parameters = tuple(sorted(row.setting.items()))
-        before = first.setdefault((row.model, row.seed, parameters), row)
-        if before is not row:
-            setting = "".join(f", {name}={value}" for name, value in parameters)
-            yield (
-                f"{row.where}: {row.file} and {before.file} ({before.where}) are both of "
-                f"{row.model}{setting}, seed {row.seed}. Give one another seed, or a setting that "
-                "parts them."
-            )
-
-
-def _check_parted(named: Mapping[str, Mapping[str, Any]]) -> None:
-    first: dict[tuple[Any, ...], str] = {}
-    for file, said in named.items():
-        key = (said["model"], said["seed"], said["parameters"])
-        if key in first:
-            setting = "".join(f", {name}={value}" for name, value in said["parameters"])
-            raise JobError(
-                f"predictions: {first[key]} and {file} are both of {said['model']}{setting}, seed "
-                f"{said['seed']}. Remove one, or part them by the pattern or a manifest: another "
-                "seed is a repetition, another setting a row of its own."
-            )
-        first[key] = file
-
-
-def _check_baseline(job: ScoringJob, named: Mapping[str, Mapping[str, Any]]) -> None:
-    wanted = job.score.baseline
-    if wanted is None:
-        return
-    settings = {said["parameters"] for said in named.values() if said["model"] == wanted}
-    if not settings:
-        models = sorted({said["model"] for said in named.values()})
-        hint = near_match(wanted, models)
-        raise JobError(f"score.baseline: no prediction is of {wanted!r}. {hint}")
-    if len(settings) > 1:
-        raise JobError(
-            f"score.baseline: {wanted!r} is there with {len(settings)} settings, expected one."
-        )
-
-
-def _check_truth(truth: str, named: Mapping[str, object]) -> None:
-    place = Path(truth).resolve()
-    for file in named:
-        if Path(file).resolve() == place:
-            raise JobError(
-                f"predictions: {file} is the truth, which would score best. Keep it in a folder "
-                "of its own, or name the predictions one by one."
-            )
-
-
-def _common(job: ScoringJob, prepared: Mapping[str, Prepared]) -> tuple[dict[str, Any], str]:
-    """Return what all trials have of the truth, and where that is."""
-    held: dict[str, Any] = {"cells": None, "controls": job.score.controls}
-    if isinstance(job.truth, str):
-        if not paths.exists(job.truth):
-            raise JobError(f"truth: there is no {job.truth}. Found nothing at that path.")
-        held |= {"dataset": _called(job.truth), "dataset_version": 1, "split": ""}
-        held |= {"fingerprint": content_of(job.truth), "split_spec": "", "fold": 0}
-        return held, job.truth
-    side = job.truth
-    screen = prepared[side.dataset].screen
-    if side.split not in screen.splits:
-        hint = near_match(side.split, tuple(screen.splits))
-        raise JobError(f"truth.split: {side.dataset} has no split {side.split!r}. {hint}")
-    choice = screen.splits[side.split]
-    if side.fold >= choice.n_folds:
-        raise JobError(f"truth.fold: found {side.fold}, but there are {choice.n_folds}, from 0.")
-    held |= {"dataset": side.dataset, "dataset_version": screen.version, "split": side.split}
-    held |= {"fingerprint": screen.fingerprint, "split_spec": choice.spec, "fold": side.fold}
-    return held | {"side": side.side}, prepared[side.dataset].store
-
-
 def prediction_files(wanted: Sequence[str]) -> list[str]:
-    """Return the files that folders, globs and paths mean, sorted, each once."""
+    """Return the files that folders, globs and paths name, sorted, each once."""
     found: dict[str, None] = {}
     for one in wanted:
-        files = _files(one)
+        path = Path(one)
+        if path.suffix in SUFFIXES and path.exists():
+            files = [one]
+        elif path.is_dir():
+            files = [str(file) for file in path.iterdir() if not file.name.startswith(".")]
+        else:
+            files = glob.glob(one, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        files = [file for file in files if Path(file).suffix in SUFFIXES]
         if not files:
             raise JobError(
                 f"predictions: nothing is at {one}. Expected files or folders ending in "
@@ -214,16 +222,6 @@ def prediction_files(wanted: Sequence[str]) -> list[str]:
             )
         found |= dict.fromkeys(files)
     return sorted(found)
-
-
-def _files(wanted: str) -> list[str]:
-    folder = Path(wanted)
-    if folder.suffix in SUFFIXES and folder.exists():
-        return [wanted]
-    if folder.is_dir():
-        inside = (path for path in folder.iterdir() if not path.name.startswith("."))
-        return [str(path) for path in inside if path.suffix in SUFFIXES]
-    return [path for path in glob.glob(wanted, recursive=True) if Path(path).suffix in SUFFIXES]  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
 def named_by(file: str, pattern: str | None) -> dict[str, Any]:
@@ -238,7 +236,7 @@ def named_by(file: str, pattern: str | None) -> dict[str, Any]:
         suffix is the model.
     """
     if pattern is None:
-        return {"model": _called(file), "seed": 0, "parameters": ()}
+        return {"model": _model_name(file), "seed": 0, "parameters": ()}
     match = _compiled(pattern).fullmatch(_short(file, pattern))
     if match is None:
         raise JobError(f"pattern: {_short(file, pattern)!r} does not fit {pattern!r}.")
@@ -253,7 +251,7 @@ def _short(file: str, pattern: str) -> str:
     return "/".join(Path(file).parts[-1 - pattern.count("/") :])
 
 
-def _called(path: str) -> str:
+def _model_name(path: str) -> str:
     named = Path(path.rstrip("/"))
     return named.stem if named.suffix in SUFFIXES else named.name
 
@@ -272,12 +270,3 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         for at, part in enumerate(parts)
     ]
     return re.compile("".join(texts))
-
-
-def content_of(path: str) -> str:
-    """Return a digest of what a file holds; a file that did not change is not read again."""
-    if is_store(path):
-        return open_store(path).fingerprint
-    if paths.is_remote(path):
-        raise DataError(f"{path}: is on an object store. Copy it here to score it in a job.")
-    return remembered_digest(Path(path), available_threads(), str(paths.cache_folder()))
