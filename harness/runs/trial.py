@@ -1,10 +1,9 @@
 """One trial from specification to scores, in the process that calls.
 
-Open the screen, divide it, fit the model to what it may see, let it answer every query, score the
-answers against the held-out cells, write the scores, say so. Everything is written under the run
-folder and the manifest goes last, so that an attempt which dies anywhere leaves nothing that could
-be taken for a result. A call may carry out some of the stages only; `stages` says what then lies
-between them.
+Open the screen, divide it, fit the model to the training pairs, let it predict every query, score
+the predictions against the held-out cells, write the scores. Everything is written under the run
+folder and the manifest goes last, so an attempt that dies anywhere leaves nothing that could be
+taken for a result. A call may carry out some stages only; `stages` keeps the files between them.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ from harness.tasks import DataFactors, Task, parse_split
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
 
     from harness.data import Answered, HeldPredictions, Store
@@ -69,18 +67,18 @@ _SCREEN: dict[tuple[object, ...], Store] = {}
 
 
 def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
-    """Carry out a trial, and return its manifest; what it found is in the run folder.
+    """Carry out a trial, and return its manifest; its scores are in the run folder.
 
     A trial whose predictions were kept is scored again, not fitted again. An exception leaves
-    ``failure.json`` beside the log, and goes on to the caller. A call that ends before the scores
-    returns what it took.
+    ``failure.json`` beside the log, and is raised again. A call that ends before the scores returns
+    its costs.
 
     Parameters
     ----------
     errand
         The trial, and what is needed for it.
     report
-        Told, for a model that ``reports``, how well it does at each step; answers whether to go on.
+        For a model that reports: called with each step and its scores, returns whether to go on.
 
     Raises
     ------
@@ -97,182 +95,129 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
         Heartbeat(run, trial, call, show) as heartbeat,
     ):
         log.info("%s: begins on %s", errand.spec, platform.node())
+        timer = StageTimer(heartbeat, errand.gpus)
         try:
             if errand.given:
-                said = _score_given(errand, run, heartbeat)
+                manifest = _score_file(errand, run, timer)
             else:
-                said = _carry_out(errand, _Ways(errand, run, report), heartbeat, earlier)
+                manifest = TrialPipeline(errand, run, timer, report).run_stages(earlier)
         except (Exception, SystemExit) as error:
             log.exception("failed")
-            with suppress(OSError):  # the error itself is what is to be told
+            with suppress(OSError):  # the error itself is to be reported
                 heartbeat.write()
             if not isinstance(error, StorageError | MemoryError):  # no mistake of the model
                 paths.remove(run.of_trial(trial, "stages"))
             cause = "raised"
-            if isinstance(error, StoppedError):  # it will not be gone on with
+            if isinstance(error, StoppedError):  # its checkpoint is of no use any more
                 cause = "stopped"
                 paths.remove(run.of_trial(trial, CHECKPOINT))
-            found = f"{type(error).__name__}: {error}"
-            record_failure(errand, found, traceback.format_exc(), cause=cause)
+            message = f"{type(error).__name__}: {error}"
+            record_failure(errand, message, traceback.format_exc(), cause=cause)
             raise
-    if "scored" in said:
-        run.write_manifest(trial, {**said, "attempts": heartbeat.attempts})
-    return said
+    if "scored" in manifest:
+        run.write_manifest(trial, {**manifest, "attempts": heartbeat.attempts})
+    return manifest
 
 
-def _carry_out(
-    errand: Errand, ways: _Ways, heartbeat: Heartbeat, earlier: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Fit, predict, score and keep; return the manifest, or what it took where that is not all."""
-    trial, run = errand.spec.id, ways.run
-    kept = run.of_trial(trial, PREDICTIONS)
-    predicted: Predicted = ""
-    watch = StageTimer(heartbeat, errand.gpus)
-    with scratch_folder(run.of_trial(trial, SCRATCH)) as scratch:
-        if paths.is_published(kept, "zarr.json"):
-            predicted, said = kept, tuple(earlier.get("notes", ()))
-            costs: dict[str, Cost] = dict(earlier.get("stages", {}))
-            code = earlier.get("code", {})
-        else:
-            predicted, said = ways.predicted(scratch, watch)
-            costs, code = ways.between.costs, ways.code
-        if "score" not in errand.stages:
-            return {"trial": trial, "stages": watch.costs}
-        with watch.stage("score"):
-            scores = ways.score(predicted)
-        write_scores(run.results(trial), scores.frame.assign(trial=trial))
-        if predicted != kept:
-            ways.keep(scratch)
-    ways.between.forget()
-    if ways.trains and "checkpoints" not in errand.keep:
-        paths.remove(run.of_trial(trial, CHECKPOINT))
-    made = _manifest(errand, scores, costs | watch.costs, said, ceiling=ways.ceiling)
-    return {**made, "code": code}
-
-
-def _score_given(errand: Errand, run: RunFolder, heartbeat: Heartbeat) -> dict[str, Any]:
+def _score_file(errand: Errand, run: RunFolder, timer: StageTimer) -> dict[str, Any]:
     """Score a prediction that was made elsewhere; return the manifest."""
-    watch = StageTimer(heartbeat, errand.gpus)
     options = {"threads": errand.threads, "memory": errand.memory, "reference": run.reference}
-    with watch.stage("score"):
-        found = score_given(errand.spec, errand.store, errand.given, errand.suites, **options)
-    write_scores(run.results(errand.spec.id), found.frame.assign(trial=errand.spec.id))
-    return _manifest(errand, found, watch.costs, (), ceiling=False)
+    with timer.stage("score"):
+        scores = score_given(errand.spec, errand.store, errand.given, errand.suites, **options)
+    write_scores(run.results(errand.spec.id), scores.frame.assign(trial=errand.spec.id))
+    return _manifest(errand, scores, timer.costs)
 
 
-class _Ways:
-    """How one trial goes from a screen to scores; holds what its stages share."""
+class TrialPipeline:
+    """A trial's stages: fit, predict, score, keep.
 
-    def __init__(self, errand: Errand, run: RunFolder, report: Report | None = None) -> None:
-        self.errand, self.run, self.spec = errand, run, errand.spec
-        self.report = report
-        self.ceiling = is_ceiling(self.spec)
-        self._profiles: Callable[[str], None] | None = None
-        model = class_for(self.spec, errand.command)
-        self.code = code_of_model(self.spec.model, errand.command)
+    Parameters
+    ----------
+    errand, run, report
+        As for `run_trial`.
+    timer
+        Measures each stage.
+    """
+
+    def __init__(
+        self, errand: Errand, run: RunFolder, timer: StageTimer, report: Report | None
+    ) -> None:
+        self.errand, self.run, self.timer, self.report = errand, run, timer, report
+        self.spec = spec = errand.spec
+        self.ceiling = is_ceiling(spec)
+        model = class_for(spec, errand.command)
+        self.code = code_of_model(spec.model, errand.command)
         self.trains = bool(getattr(model, "trains", False))
-        self.between = StageFiles(run, self.spec.id, code_of(model))
+        self.stages = StageFiles(run, spec.id, code_of(model))
         store = _opened(store_here(errand.store))
-        if store.fingerprint != self.spec.fingerprint:
+        if store.fingerprint != spec.fingerprint:
             raise DataError(
                 f"{errand.store} has other content than when the job was planned: found "
-                f"fingerprint {store.fingerprint}, expected {self.spec.fingerprint}. Run again."
+                f"fingerprint {store.fingerprint}, expected {spec.fingerprint}. Run again."
             )
         self.task = Task(
             store,
-            parse_split(json.loads(self.spec.split_spec), self.spec.split),
-            self.spec.fold,
-            controls=self.spec.controls,
+            parse_split(json.loads(spec.split_spec), spec.split),
+            spec.fold,
+            controls=spec.controls,
             cache=run.reference,
-            data=DataFactors.of(self.spec.data, self.spec.seed),
+            data=DataFactors.of(spec.data, spec.seed),
         )
+        # Writes the profiles into a folder, when it is known where they are kept.
+        self.write_profiles: Callable[[str], None] | None = None
 
-    def predicted(self, scratch: str, watch: StageTimer) -> tuple[Predicted, tuple[str, ...]]:
-        """Do what is asked for of fitting and predicting, and return the predictions and notes.
+    def run_stages(self, earlier: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out the stages of this call.
 
-        Nothing is returned where predictions are left to another call.
+        Parameters
+        ----------
+        earlier
+            The manifest of a finished trial whose predictions are scored again; else empty.
+
+        Returns
+        -------
+        The manifest, or the costs of the stages where scoring is left to another call.
         """
-        between, stages = self.between, self.errand.stages
-        if "predict" in between.records:
-            return between.path(PREDICTIONS), between.notes
-        # A call that scores predicts, too, where what another left is gone: its worker was lost
-        # after it had tidied up, and before it could say that it was done.
+        errand, trial = self.errand, self.spec.id
+        kept = self.run.of_trial(trial, PREDICTIONS)
+        predicted: Predicted | None
+        with scratch_folder(self.run.of_trial(trial, SCRATCH)) as scratch:
+            if paths.is_published(kept, "zarr.json"):
+                predicted, said = kept, tuple(earlier.get("notes", ()))
+                costs: dict[str, Cost] = dict(earlier.get("stages", {}))
+                code = earlier.get("code", {})
+            else:
+                predicted, said = self.predictions(scratch)
+                costs, code = self.stages.costs, self.code
+            if "score" not in errand.stages:
+                return {"trial": trial, "stages": self.timer.costs}
+            assert predicted is not None  # a call that scores also predicts
+            with self.timer.stage("score"):
+                scores = self.score(predicted)
+            write_scores(self.run.results(trial), scores.frame.assign(trial=trial))
+            if predicted != kept:
+                self.keep(scratch)
+        self.stages.forget()
+        if self.trains and "checkpoints" not in errand.keep:
+            paths.remove(self.run.of_trial(trial, CHECKPOINT))
+        manifest = _manifest(errand, scores, costs | self.timer.costs, said, ceiling=self.ceiling)
+        return {**manifest, "code": code}
+
+    def predictions(self, scratch: str) -> tuple[Predicted | None, tuple[str, ...]]:
+        """Fit and predict, as far as this call does and no earlier one did.
+
+        Returns
+        -------
+        The predictions, None where another call makes them, and the model's notes on them.
+        """
+        done, stages = self.stages.records, self.errand.stages
+        if "predict" in done:
+            return self.stages.path(PREDICTIONS), self.stages.notes
+        # A call that scores also predicts if the predictions of another are gone: that worker was
+        # lost after it had tidied up, and before it could report.
         predicts = "predict" in stages or "score" in stages
-        if not predicts and "fit" in between.records:
-            return "", ()
-        self._check_inputs()
-        view = self.task.replicate_view(self.spec.side) if self.ceiling else self.task.train_view()
-        queries = self.task.queries(self.spec.side, half=self.ceiling)
-        model = self._fitted(queries, view, scratch, watch)
-        if not predicts:
-            local = paths.join(scratch, MODEL)
-            save_model(model, local)
-            between.leave(local, MODEL)
-            between.finish("fit", watch.costs["fit"])
-            return "", ()
-        predicted = self.predict(model, queries, view, scratch, watch)
-        said = notes(model)
-        if "score" not in stages:
-            self._leave(scratch)
-            between.finish("predict", watch.costs["predict"], notes=said)
-        return predicted, said
-
-    def _fitted(
-        self, queries: Sequence[Query], view: TrainView, scratch: str, watch: StageTimer
-    ) -> Model:
-        """Return the model as an earlier call fitted it, or fit it now."""
-        errand = self.errand
-        model = model_for(self.spec, errand.command, scratch, errand.threads)
-        if "fit" in self.between.records:
-            with self.between.fetched(MODEL) as folder:
-                return load_model(model, folder, view)
-        if getattr(model, "reports", False):
-            judged = paths.join(scratch, "judged.zarr")
-            setattr(model, "report_", partial(self._judge, model, queries, view, judged))  # noqa: B010 - a model need not have it
-        if self.trains:
-            offered = TrialSupervision(self.errand, self.task, scratch, self._answer, self.report)
-            setattr(model, "supervision_", offered)  # noqa: B010 - likewise
-        with watch.stage("fit"):
-            model.fit(view)
-        return model
-
-    def predict(
-        self,
-        model: Model,
-        queries: Sequence[Query],
-        view: TrainView,
-        scratch: str,
-        watch: StageTimer,
-    ) -> str | HeldPredictions:
-        """Let a fitted model predict; return what to score, or where it was left."""
-        errand, last = self.errand, "score" in self.errand.stages
-        place = paths.join(scratch, PREDICTIONS)
-        asked: Any = {
-            "genes": view.genes,
-            "control_label": self.task.store.control_label,
-            "model": self.spec.model,
-        }
-        if last and "predictions" not in errand.keep:
-            writer = scratch_predictions(place, queries, **asked)
-        else:
-            kept = "predictions" in errand.keep
-            writer = PredictionWriter(
-                place,
-                queries,
-                **asked,
-                controls=self.task.shown_controls(self.spec.side) if kept else None,
-                compression="zstd" if kept else "none",
-            )
-        with watch.stage("predict"):
-            self._answer(model, queries, view, writer)
-        if last:
-            self._profiles = partial(self._write_profiles, queries, writer.profiles, view)
-        else:
-            self._write_profiles(queries, writer.profiles, view, paths.join(scratch, PROFILES))
-        return writer.made
-
-    def _check_inputs(self) -> None:
-        """Raise where a file that the model reads is not what it was when the job was planned."""
+        if not predicts and "fit" in done:
+            return None, ()
         for name, digest in self.spec.inputs:
             path = str(dict(self.spec.parameters)[name])
             if content_digest(path) != digest:
@@ -280,10 +225,93 @@ class _Ways:
                     f"{path} has other content than when the job was planned. Found it changed, "
                     f"expected what {name} names to stay as it is until the run is over. Run again."
                 )
+        view = self.task.replicate_view(self.spec.side) if self.ceiling else self.task.train_view()
+        queries = self.task.queries(self.spec.side, half=self.ceiling)
+        model = self.fitted(queries, view, scratch)
+        if not predicts:
+            local = paths.join(scratch, MODEL)
+            save_model(model, local)
+            self.stages.leave(local, MODEL)
+            self.stages.finish("fit", self.timer.costs["fit"])
+            return None, ()
+        predicted = self.predict(model, queries, view, scratch)
+        said = notes(model)
+        if "score" not in stages:
+            self.stages.leave(paths.join(scratch, PREDICTIONS), PREDICTIONS)
+            if "profiles" in self.errand.keep:
+                self.stages.leave(paths.join(scratch, PROFILES), PROFILES)
+            self.stages.finish("predict", self.timer.costs["predict"], notes=said)
+        return predicted, said
 
-    def _answer(
+    def fitted(self, queries: Sequence[Query], view: TrainView, scratch: str) -> Model:
+        """Return the model as an earlier call fitted it, or fit it now."""
+        errand = self.errand
+        model = model_for(self.spec, errand.command, scratch, errand.threads)
+        if "fit" in self.stages.records:
+            with self.stages.fetched(MODEL) as folder:
+                return load_model(model, folder, view)
+
+        def judge(step: int) -> None:
+            """Score the model in the middle of its fit, and end the fit if the search says so."""
+            if self.report is None:
+                return
+            place = paths.join(scratch, "judged.zarr")
+            paths.remove(place)
+            label = self.task.store.control_label
+            writer = scratch_predictions(place, queries, genes=view.genes, control_label=label)
+            self.answer(model, queries, view, writer)
+            if not self.report(step, self.score(writer.made).frame):
+                raise StoppedError(f"stopped after step {step}: others did better by then")
+
+        if getattr(model, "reports", False):
+            setattr(model, "report_", judge)  # noqa: B010 - a model need not have it
+        if self.trains:
+            offered = TrialSupervision(errand, self.task, scratch, self.answer, self.report)
+            setattr(model, "supervision_", offered)  # noqa: B010 - likewise
+        with self.timer.stage("fit"):
+            model.fit(view)
+        return model
+
+    def predict(
+        self, model: Model, queries: Sequence[Query], view: TrainView, scratch: str
+    ) -> Predicted:
+        """Let a fitted model predict; return the predictions, in memory or in `scratch`."""
+        keep, last = self.errand.keep, "score" in self.errand.stages
+        place = paths.join(scratch, PREDICTIONS)
+        label = self.task.store.control_label
+        options: Any = {"genes": view.genes, "control_label": label, "model": self.spec.model}
+        writer: Answered
+        if last and "predictions" not in keep:
+            writer = scratch_predictions(place, queries, **options)
+        else:
+            kept = "predictions" in keep
+            writer = PredictionWriter(
+                place,
+                queries,
+                **options,
+                controls=self.task.shown_controls(self.spec.side) if kept else None,
+                compression="zstd" if kept else "none",
+            )
+        with self.timer.stage("predict"):
+            self.answer(model, queries, view, writer)
+        if "profiles" in keep:
+            contexts = dict.fromkeys(query.context for query in queries)
+            self.write_profiles = partial(
+                write_profiles,
+                queries=queries,
+                profiles=writer.profiles,
+                genes=view.genes,
+                control_label=label,
+                controls={context: view.control_pseudobulk(context) for context in contexts},
+            )
+            if not last:
+                self.write_profiles(paths.join(scratch, PROFILES))
+        return writer.made
+
+    def answer(
         self, model: Model, queries: Sequence[Query], view: TrainView, writer: Answered
     ) -> None:
+        """Write a model's predictions, with cells made from its profiles as the trial says."""
         predicted = answers(model, queries)
         if self.spec.cells is not None:
             if self.spec.cells != "own" and has_own_cells(self.spec):
@@ -294,46 +322,12 @@ class _Ways:
                 writer.add(prediction)
             writer.publish()
 
-    def _judge(
-        self, model: Model, queries: Sequence[Query], view: TrainView, path: str, step: int
-    ) -> None:
-        """Score what a model answers in the middle of its fit, and end it if it is to stop."""
-        if self.report is None:
-            return
-        paths.remove(path)
-        label = self.task.store.control_label
-        writer = scratch_predictions(path, queries, genes=view.genes, control_label=label)
-        self._answer(model, queries, view, writer)
-        if not self.report(step, self.score(writer.made).frame):
-            raise StoppedError(f"stopped after step {step}: others did better by then")
-
-    def _write_profiles(
-        self, queries: Sequence[Query], profiles: np.ndarray, view: TrainView, path: str
-    ) -> None:
-        if "profiles" not in self.errand.keep:
-            return
-        contexts = dict.fromkeys(query.context for query in queries)
-        write_profiles(
-            path,
-            queries,
-            profiles,
-            genes=view.genes,
-            control_label=self.task.store.control_label,
-            controls={context: view.control_pseudobulk(context) for context in contexts},
-        )
-
     def score(self, predicted: Predicted) -> Scores:
         """Score predictions against the held-out cells."""
         kept = predicted == self.run.of_trial(self.spec.id, PREDICTIONS)
         own = kept or "predictions" in self.errand.keep
         judge = Judge(self.task, self.errand, self.run.reference, self.ceiling)
         return judge.score(predicted, with_own_controls=own)
-
-    def _leave(self, scratch: str) -> None:
-        """Move what was predicted to where the call finds it that scores."""
-        for name in (PREDICTIONS, PROFILES):
-            if name == PREDICTIONS or "profiles" in self.errand.keep:
-                self.between.leave(paths.join(scratch, name), name)
 
     def keep(self, scratch: str) -> None:
         """Put what the job keeps into the trial's folder, from where this or another call made it.
@@ -345,12 +339,12 @@ class _Ways:
             paths.remove(final)
             if what not in self.errand.keep:
                 continue
-            if what == "profiles" and self._profiles is not None:
-                self._profiles(final)
-            elif "predict" not in self.between.records:
+            if what == "profiles" and self.write_profiles is not None:
+                self.write_profiles(final)
+            elif "predict" not in self.stages.records:
                 paths.publish(paths.join(scratch, name), final, last="zarr.json")
             else:
-                with self.between.fetched(name) as made:
+                with self.stages.fetched(name) as made:
                     paths.publish(made, final, last="zarr.json")
 
 
@@ -372,11 +366,11 @@ def _manifest(
     errand: Errand,
     scores: Scores,
     costs: Mapping[str, Cost],
-    notes: tuple[str, ...],
+    said: tuple[str, ...] = (),
     *,
-    ceiling: bool,
+    ceiling: bool = False,
 ) -> dict[str, Any]:
-    """Return what a finished trial says of itself."""
+    """Return the manifest of a finished trial."""
     frame = scores.frame
     ends = {suite: ends or why for suite, (ends, why) in scores.scales.items()}
     scored = dict.fromkeys(zip(frame["suite"], frame["metric"], frame["version"], strict=True))
@@ -387,7 +381,7 @@ def _manifest(
         "scored": {f"{s}:{m}": int(v) for s, m, v in scored},
         "kept": sorted(errand.keep),
         "undefined": int(frame["value"].isna().sum()),
-        "notes": list(notes),
+        "notes": list(said),
         **({"ends": ends} if ends else {}),
         **total_cost(costs),
         "host": platform.node(),
