@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import itertools
 import json
 import os
@@ -34,7 +33,7 @@ from harness.data.spill import Spill
 from harness.data.store import CHUNK_ROWS, FORMAT, shard_rows
 from harness.data.store_writer import StoreWriter
 from harness.errors import DataError, HarnessError, OptionError, StorageError
-from harness.storage import paths
+from harness.storage import paths, text_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -234,7 +233,7 @@ def _continued(out: str, key: str) -> Path:
     """Return the scratch folder: as an earlier conversion of the same left it, or empty."""
     name = f"{out.rstrip('/').rpartition('/')[2]}.partial"
     if paths.is_remote(out):  # there, any number of stores of one name may be under way
-        key_of_url = hashlib.sha256(out.encode()).hexdigest()[:8]
+        key_of_url = text_digest(out, 8)
         scratch = Path(tempfile.gettempdir(), f"harness-{os.getuid()}-{key_of_url}-{name}")
     else:
         scratch = Path(out).parent / f".{name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from harness.data.simulation.screens import (
     simulated_store,
 )
 from harness.data.store import Store, open_store
-from harness.storage import canonical, paths
+from harness.storage import canonical, paths, text_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,4 +59,4 @@ def _card_key(card: Card) -> str:
     Splits are left out: they are read from the card, and another split is no other store.
     """
     content = card.model_dump(mode="json", exclude={"splits", "title"})
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:8]
+    return text_digest(canonical(content), 8)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from harness.executors.factory import open_executor as open_executor
     from harness.executors.inline import InlineExecutor as InlineExecutor
     from harness.executors.ray_jobs import JobServer as JobServer
-    from harness.executors.ray_search import Halving as Halving
-    from harness.executors.ray_search import tune_settings as tune_settings
     from harness.executors.resources import STAGES as STAGES
     from harness.executors.resources import Part as Part
     from harness.executors.resources import Resources as Resources
@@ -29,7 +27,6 @@ _NAMES = {
     "factory": "open_executor",
     "inline": "InlineExecutor",
     "ray_jobs": "JobServer",
-    "ray_search": "Halving tune_settings",
     "resources": "Part Resources STAGES",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -8,7 +8,8 @@ every implementation to:
 - a call may be followed by another (`then`), with needs of its own: it is made once the first has
   returned, before calls that were not begun, and the outcome is that of the last one made;
 - calls are taken from the iterable only as room appears, so that a job of any length costs the
-  driver no more than the calls in flight;
+  driver no more than the calls in flight; an iterable that gives None has no call until one of
+  those in flight has ended;
 - an exception raised by the function is recorded and not retried: it would be raised again;
 - a worker that is lost (killed, its node gone) is replaced and the call tried again, a declared
   number of times; one that was killed for its memory once, with more of it;
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 Cause = Literal["", "raised", "lost", "memory", "time", "stalled"]
 
-Worker = Literal["shared", "fresh", "lasting"]
+Worker = Literal["pooled", "single_use", "persistent"]
 """Which process carries a call: any; one of its own, which ends with it, so that nothing of a GPU's
 memory is left; one that stays for others with the same needs, so that what is on the GPU stays."""
 
@@ -73,7 +74,7 @@ class Call:
     stall_s: float | None = None
     silence: Callable[[float], float] | None = None
     age: Callable[[float], float] | None = None
-    worker: Worker = "shared"
+    worker: Worker = "pooled"
     then: Call | None = None
 
     @property
@@ -96,6 +97,8 @@ class Outcome:
         One line, with the type of the exception; empty when there is none.
     seconds
         Wall time of the last attempt, without waiting.
+    unplaceable
+        Whether the call is lost because no node has had its resources for too long.
     """
 
     key: str
@@ -106,6 +109,7 @@ class Outcome:
     attempts: int = 1
     seconds: float = 0.0
     host: str = ""
+    unplaceable: bool = False
 
     @property
     def failed(self) -> bool:
@@ -131,7 +135,7 @@ class Executor(Protocol):
         """Raise `ClusterError` where a call with such needs could never run, before any does."""
         ...
 
-    def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
+    def run(self, calls: Iterable[Call | None]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in the order in which they finish."""
         ...
 

@@ -50,9 +50,10 @@ class InlineExecutor:
     def check(self, *needs: Resources) -> None:
         """Refuse nothing: one call at a time has the whole machine, whatever it asks for."""
 
-    def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
+    def run(self, calls: Iterable[Call | None]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in order."""
         for call in calls:
+            assert call is not None  # no call is in flight here that another could wait for
             yield _outcome(call)
 
 

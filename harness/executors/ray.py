@@ -38,8 +38,14 @@ from ray.exceptions import (
 
 from harness.errors import ClusterError
 from harness.executors.base import Call, Cause, Outcome, worth_another
-from harness.executors.ray_capacity import LOOK_SECONDS, Places, has, too_much, with_more_memory
-from harness.executors.ray_workers import Workers, in_rays_words, nodes
+from harness.executors.ray_capacity import (
+    LOOK_SECONDS,
+    Capacity,
+    capacity_error,
+    has,
+    with_more_memory,
+)
+from harness.executors.ray_workers import Workers, nodes, ray_resources
 from harness.executors.reaching import why_unreachable
 
 if TYPE_CHECKING:
@@ -107,13 +113,13 @@ class RayExecutor:
             return
         found = [node["Resources"] for node in nodes()]
         for need in needs:
-            asked = in_rays_words(need)
+            asked = ray_resources(need)
             if not any(has(node, asked) for node in found):
-                raise ClusterError(too_much(asked, found))
+                raise ClusterError(capacity_error(asked, found))
 
-    def run(self, calls: Iterable[Call]) -> Iterator[Outcome]:
+    def run(self, calls: Iterable[Call | None]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in the order in which they finish."""
-        waiting, places = iter(calls), Places(self.cluster.patience)
+        waiting, places = iter(calls), Capacity(self.cluster.patience)
         course = _Course(self.cluster.max_in_flight or _room(), places)
         try:
             while course.fill(waiting):
@@ -141,13 +147,13 @@ class _Course:
     not pile up.
     """
 
-    def __init__(self, room: int, places: Places) -> None:
+    def __init__(self, room: int, places: Capacity) -> None:
         self.room, self.places = room, places
         self.workers = Workers()
         self.flying: dict[Any, _Flight] = {}
         self.queue: deque[_Flight] = deque()
 
-    def fill(self, waiting: Iterator[Call]) -> bool:
+    def fill(self, waiting: Iterator[Call | None]) -> bool:
         """Submit what there is room for, and return whether anything is left to wait for."""
         for _ in range(len(self.queue)):
             self._submit(self.queue.popleft())
@@ -252,7 +258,7 @@ def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
 
 def _without_place(flight: _Flight, attempts: int, reason: str) -> Outcome:
     """Return the end of a call that was given up; the attempt that never began is none."""
-    return Outcome(flight.call.key, cause="lost", error=reason, attempts=attempts)
+    return Outcome(flight.call.key, cause="lost", error=reason, attempts=attempts, unplaceable=True)
 
 
 def _connection(cluster: ClusterSpec) -> dict[str, Any]:

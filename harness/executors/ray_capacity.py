@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from harness.executors.ray_workers import in_rays_words, nodes
+from harness.executors.ray_workers import nodes, ray_resources
 from harness.executors.resources import BUILT_IN
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MORE_MEMORY = 2
 log = logging.getLogger("harness.cluster")
 
 
-class Places:
+class Capacity:
     """Which needs no living node has in total, since when, and which of them are given up.
 
     Parameters
@@ -104,7 +104,7 @@ def with_more_memory(needs: Resources) -> Resources:
     One that declared nothing asks for half of the largest node: it then has few neighbours. No more
     is asked for than a node has that can give the rest.
     """
-    rest = {name: n for name, n in in_rays_words(needs).items() if name != "memory"}
+    rest = {name: n for name, n in ray_resources(needs).items() if name != "memory"}
     found = [node["Resources"] for node in nodes()]
     fit = [node.get("memory", 0.0) for node in found if has(node, rest)]
     most = int(max(fit, default=0.0))
@@ -117,7 +117,7 @@ def has(node: dict[str, float], asked: dict[str, float]) -> bool:
     return all(node.get(name, 0) >= number for name, number in asked.items())
 
 
-def too_much(asked: dict[str, float], found: list[dict[str, float]]) -> str:
+def capacity_error(asked: dict[str, float], found: list[dict[str, float]]) -> str:
     """Say what was asked for, what there is, and what to do."""
     return (
         f"{what_there_is(asked, found)} Ask for less under `resources:` in the job, or run it "
@@ -143,7 +143,7 @@ def amounts_asked(asked: dict[str, float]) -> str:
 
 
 def _kind(need: Resources) -> Kind:
-    return tuple(sorted(in_rays_words(need).items()))
+    return tuple(sorted(ray_resources(need).items()))
 
 
 def _size(node: dict[str, float]) -> tuple[float, ...]:

@@ -45,7 +45,7 @@ def attempt_in_worker(call: Call) -> Outcome:
         signal.signal(signal.SIGTERM, before)
 
 
-class Lasting:
+class PersistentWorker:
     """An actor that carries one call after the other."""
 
     def attempt(self, call: Call) -> Outcome:
@@ -55,9 +55,9 @@ class Lasting:
 
 # Made once: Ray sends a function to its workers once for each object that stands for it, and what
 # makes a process fresh cannot be asked for later, with `options`.
-_SHARED = ray.remote(attempt_in_worker)
-_FRESH = ray.remote(max_calls=1)(attempt_in_worker)
-_LASTING = ray.remote(Lasting)
+_POOLED = ray.remote(attempt_in_worker)
+_SINGLE_USE = ray.remote(max_calls=1)(attempt_in_worker)
+_PERSISTENT = ray.remote(PersistentWorker)
 
 
 @dataclass(slots=True)
@@ -78,19 +78,19 @@ class Workers:
 
     def room_for(self, call: Call) -> bool:
         """Whether a call can be submitted now, rather than wait here for a lasting worker."""
-        if call.worker != "lasting":
+        if call.worker != "persistent":
             return True
         mine = self._of_kind(_kind(call.resources))
         return any(actor.reference is None for actor in mine) or len(mine) < _places(call.resources)
 
     def submit(self, call: Call) -> Any:
         """Submit one attempt, and return Ray's reference to its outcome."""
-        if call.worker == "lasting":
+        if call.worker == "persistent":
             actor = self._idle(call.resources)
             actor.reference = actor.handle.attempt.options(name=call.key).remote(call.for_worker)
             return actor.reference
-        task = _FRESH if call.worker == "fresh" else _SHARED
-        options = in_rays_options(call.resources)
+        task = _SINGLE_USE if call.worker == "single_use" else _POOLED
+        options = ray_options(call.resources)
         return task.options(name=call.key, max_retries=0, **options).remote(call.for_worker)
 
     def ended(self, reference: Any, *, lost: bool) -> None:
@@ -123,7 +123,7 @@ class Workers:
         for actor in self._of_kind(kind):
             if actor.reference is None:
                 return actor
-        handle = _LASTING.options(max_restarts=0, **in_rays_options(needs)).remote()
+        handle = _PERSISTENT.options(max_restarts=0, **ray_options(needs)).remote()
         self._actors.append(_Actor(handle, kind))
         return self._actors[-1]
 
@@ -138,13 +138,13 @@ def nodes() -> list[dict[str, Any]]:
     return [node for node in found if node["Alive"]]
 
 
-def in_rays_words(need: Resources) -> dict[str, float]:
+def ray_resources(need: Resources) -> dict[str, float]:
     """Return what a call needs by Ray's names, without what it needs none of."""
     asked = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_bytes or 0, **need.custom}
     return {name: number for name, number in asked.items() if number}
 
 
-def in_rays_options(needs: Resources) -> dict[str, Any]:
+def ray_options(needs: Resources) -> dict[str, Any]:
     """Return what a call needs as the options of a task or actor."""
     options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
     if needs.memory_bytes is not None:
@@ -160,7 +160,7 @@ def _kind(needs: Resources) -> str:
 
 def _places(needs: Resources) -> int:
     """Return how many calls with such needs the whole cluster has place for, at least one."""
-    asked = in_rays_words(needs)
+    asked = ray_resources(needs)
     places = 0
     for node in nodes():
         has = node["Resources"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.jobs.prediction_manifest import value_of as value_of
     from harness.jobs.search_space import Dimension as Dimension
     from harness.jobs.search_space import Sampler as Sampler
+    from harness.jobs.search_space import Scheduler as Scheduler
     from harness.jobs.settings import Setting as Setting
     from harness.jobs.settings import complete as complete
     from harness.jobs.trial_spec import TrialSpec as TrialSpec
@@ -39,7 +40,7 @@ _NAMES = {
     "expansion": "Prepared Screen SplitChoice expand trials_of",
     "job": "Job Limits ScoringJob SearchJob read_job",
     "prediction_manifest": "Listed read_manifest value_of",
-    "search_space": "Dimension Sampler",
+    "search_space": "Dimension Sampler Scheduler",
     "settings": "Setting complete",
     "trial_spec": "TrialSpec frozen_parameters",
 }

@@ -93,6 +93,15 @@ class Scheduler(Declared):
     grace: Positive = 1
     factor: Annotated[int, Field(ge=2)] = 3
 
+    def compares_between(self, before: int, step: int) -> bool:
+        """Return True if a step at which settings are compared is after `before`, up to `step`."""
+        if self.kind == "none":
+            return False
+        rung = self.grace
+        while rung <= before:
+            rung *= self.factor
+        return rung <= step
+
 
 class Budget(Declared):
     """How many settings are tried, how many at a time, and until when new ones are begun.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.storage import canonical
+from harness.storage import canonical, text_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +53,7 @@ class TrialSpec:
         if self.inputs:  # the digest stands for the path
             parameters = {**dict(self.parameters), **dict(self.inputs)}
             named = replace(self, parameters=frozen_parameters(parameters))
-        return hashlib.sha256(named.to_json().encode()).hexdigest()[:12]
+        return text_digest(named.to_json())
 
     def __str__(self) -> str:
         return (

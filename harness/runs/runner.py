@@ -166,7 +166,7 @@ def chain_calls(
             continue
         needs = part.needs
         # On a GPU a fit has a process of its own, and scoring keeps one.
-        on_gpu: Worker = "lasting" if part.stages == ("score",) else "fresh"
+        on_gpu: Worker = "persistent" if part.stages == ("score",) else "single_use"
         request = replace(errand, stages=part.stages, threads=needs.threads, gpus=needs.gpus)
         call = Call(
             errand.spec.id,
@@ -177,7 +177,7 @@ def chain_calls(
             stall_s=limits.stall_seconds,
             silence=partial(run.silence, errand.spec.id),
             age=partial(run.age, errand.spec.id),
-            worker=on_gpu if needs.gpus else "shared",
+            worker=on_gpu if needs.gpus else "pooled",
             then=call,
         )
     assert call is not None  # scoring is never completed for a trial that is missing

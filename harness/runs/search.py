@@ -1,17 +1,18 @@
-"""A search: settings tried on the validation pairs, and the best of them named for the test.
+"""A search: settings tried on the validation pairs, and the best of them scored on the test pairs.
 
 Nothing here reads a test pair: the trials of a search are on the validation side, and the chosen
 setting only becomes trials of the test side when the search is over. The controls are in no pair,
 so the held ones of a context serve both sides.
 
-What was tried is in the run folder as ``search/KEY/NNNN.json``, where KEY stands for what is
-searched and how. A search begun again goes on after the settings that are there, so it may also be
-given more trials; another space is another search.
+Each setting is a call for the executor that sweeps use. ``search/KEY/NNNN.json`` has what came of a
+setting, ``search/KEY/reports/NNNN.json`` what it reported in the middle of its fit; KEY stands for
+what is searched and how. A search begun again continues after the settings that are there, so it
+may also be given more trials; another space is another search.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -22,33 +23,33 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.data import open_store
-from harness.errors import JobError, TrialError
-from harness.executors import Call, InlineExecutor, open_executor
+from harness.errors import ClusterError, JobError, StoppedError, TrialError
+from harness.executors import Call, open_executor
 from harness.jobs import Setting, complete, frozen_parameters, trials_of
 from harness.metrics import metric_named
 from harness.models import parameters_of
+from harness.runs.folder import RunFolder
 from harness.runs.input_digests import digests_of_choices, wherever, with_inputs
 from harness.runs.request import Errand, record_failure
-from harness.runs.search_sampler import LEARNS_WITH, Proposals, Tried
+from harness.runs.search_sampler import NEEDED, Proposals, Tried, keeps_up
+from harness.runs.trial import run_trial
 from harness.runs.trial_models import commands_of, identified
-from harness.runs.trying import try_setting
-from harness.storage import canonical, paths
+from harness.storage import canonical, paths, text_digest
 from harness.tasks import Task, factor_values, parse_split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from harness.config import ClusterSpec
     from harness.executors import Outcome, Resources
-    from harness.jobs import Screen, SearchJob, TrialSpec
-    from harness.runs.folder import RunFolder
+    from harness.jobs import Scheduler, Screen, SearchJob, TrialSpec
 
     Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Search:
-    """One search of a run.
+    """What is searched, and its files in the run folder.
 
     Attributes
     ----------
@@ -66,12 +67,13 @@ class Search:
         cls, job: SearchJob, run: RunFolder, screens: Mapping[str, Screen], store: str
     ) -> Search:
         """Return a job's search; `JobError` where the split has nothing to choose by."""
-        for package, extra in LEARNS_WITH.get(job.sampler.kind, {}).items():
-            if find_spec(package) is None:
-                raise JobError(
-                    f"sampler: {job.sampler.kind} draws settings with {package}, which is not "
-                    f"installed. Install it: pip install 'virtual-cell-harness[{extra}]'"
-                )
+        for key, kind in (("sampler", job.sampler.kind), ("scheduler", job.scheduler.kind)):
+            for package, extra in NEEDED.get(kind, {}).items():
+                if find_spec(package) is None:
+                    raise JobError(
+                        f"{key}: {kind} needs {package}, which is not installed. Install it: pip "
+                        f"install 'virtual-cell-harness[{extra}]'"
+                    )
         blank = Setting(job.model, {}, factor_values(job.data or {}))
         search = cls(job, run, store, identified(trials_of(job, screens, blank)))
         first = search.blanks[0]
@@ -86,50 +88,50 @@ class Search:
 
     @cached_property
     def folder(self) -> str:
-        """Where this search is written down."""
+        """The folder of this search."""
         job = self.job
-        meant = {
+        identity = {
             "trials": [json.loads(trial.to_json()) for trial in self.blanks],
             "metric": f"{job.metric.suite}:{metric_named(job.metric.name).key}",
             **job.model_dump(mode="json", include={"model", "space", "sampler", "scheduler"}),
             **digests_of_choices(job),
         }
-        key = hashlib.sha256(canonical(meant).encode()).hexdigest()[:12]
-        return paths.join(self.run.path, "search", key)
+        return paths.join(self.run.path, "search", text_digest(canonical(identity)))
 
     @property
     def higher_is_better(self) -> bool:
         """The direction of the metric that is chosen by."""
         return bool(metric_named(self.job.metric.name).higher_is_better)
 
+    @property
+    def resources(self) -> Resources:
+        """The resources of a setting: the most that any of its stages needs."""
+        return self.job.resources.largest
+
     def tried(self) -> list[Tried]:
         """Return the settings that ended, by number; not those that `harness retry` forgot."""
         names = [name for name in paths.list_names(self.folder) if name.endswith(".json")]
-        read = (
-            json.loads(paths.read_bytes(paths.join(self.folder, name))) for name in sorted(names)
-        )
-        within = (one for one in read if one["number"] < self.job.n_settings)
-        return [one for one in map(_tried, within) if one.state == "done" or self._failed(one)]
-
-    def _failed(self, tried: Tried) -> bool:
-        return any(self.run.failure(trial) is not None for trial in tried.trials)
-
-    def write(self, tried: Tried) -> None:
-        """Write down what came of a setting."""
-        text = json.dumps(asdict(tried), indent=2, sort_keys=True) + "\n"
-        paths.write_atomic(paths.join(self.folder, f"{tried.number:04}.json"), text)
+        settings = []
+        for text in paths.read_each([paths.join(self.folder, name) for name in sorted(names)]):
+            if text is None or (found := json.loads(text))["number"] >= self.job.n_settings:
+                continue
+            steps = {int(step): value for step, value in found["steps"].items()}
+            setting = Tried(**{**found, "steps": steps, "trials": tuple(found["trials"])})
+            failed = any(self.run.failure(trial) is not None for trial in setting.trials)
+            if setting.state == "done" or failed:
+                settings.append(setting)
+        return settings
 
     def trials(self, drawn: Mapping[str, Any], side: str = "test") -> tuple[TrialSpec, ...]:
         """Return the trials of a setting, one for each seed."""
         values = complete(self.job.model, drawn, parameters_of(self.job.model))
         cells = values.pop("cells", None)
         chosen: dict[str, Any] = {"parameters": frozen_parameters(values), "side": side}
-        meant = [replace(blank, cells=cells, **chosen) for blank in self.blanks]
-        return tuple(with_inputs(meant))
+        return tuple(with_inputs([replace(blank, cells=cells, **chosen) for blank in self.blanks]))
 
     def errands(self, drawn: Mapping[str, Any]) -> tuple[Errand, ...]:
         """Return what a worker needs to try a setting."""
-        needs, commands = self.resources, commands_of([self.job.model])
+        commands = commands_of([self.job.model])
         return tuple(
             Errand(
                 spec=wherever(trial),
@@ -137,130 +139,12 @@ class Search:
                 store=paths.absolute(self.store),
                 suites=(self.job.metric.suite,),
                 keep=("scores",),
-                threads=needs.threads,
-                gpus=needs.gpus,
+                threads=self.resources.threads,
+                gpus=self.resources.gpus,
                 command=commands.get(self.job.model, ""),
             )
             for trial in self.trials(drawn, "validation")
         )
-
-    @property
-    def resources(self) -> Resources:
-        """What a setting needs: the most that any of its stages does."""
-        return self.job.resources.largest
-
-
-def _tried(said: dict[str, Any]) -> Tried:
-    steps = {int(step): value for step, value in said["steps"].items()}
-    return Tried(**{**said, "steps": steps, "trials": tuple(said["trials"])})
-
-
-# --- the search as a whole ----------------------------------------------------------------------
-
-
-class Course:
-    """A search under way: asked what to try, told what came of it, writing all of it down."""
-
-    def __init__(self, search: Search, progress: Progress) -> None:
-        self.search, self.progress, self.job = search, progress, search.job
-        self.proposals = Proposals(
-            self.job.space,
-            self.job.sampler,
-            concurrent=self.job.budget.concurrent,
-            higher_is_better=search.higher_is_better,
-            tried=search.tried(),
-        )
-        self.began = time.monotonic()
-        self.begun: dict[int, float] = {}
-        self.steps: dict[int, dict[int, float]] = {}
-        for one in self.proposals.tried.values():
-            self.note(self.search.trials(one.drawn, "validation"))
-
-    @property
-    def left(self) -> list[int]:
-        """The numbers that nobody has begun."""
-        known = self.proposals.tried.keys() | self.begun.keys()
-        return [n for n in range(self.job.n_settings) if n not in known]
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more is to be begun."""
-        limit = self.job.budget.seconds
-        late = limit is not None and time.monotonic() - self.began > limit
-        return late or not self.left or bool(self.too_many_failures)
-
-    @property
-    def too_many_failures(self) -> str:
-        """Why the job gives up, if it does."""
-        most = 0 if self.job.fail_fast else self.job.limits.max_failures
-        failed = [one for one in self.proposals.tried.values() if one.state == "failed"]
-        if most is None or len(failed) <= most:
-            return ""
-        return f"{len(failed)} settings failed, the last: {failed[-1].error}"
-
-    def next(self) -> tuple[int, Call] | None:
-        """Return the next setting's number and call; None where others have to end first."""
-        number = self.left[0]
-        if not self.proposals.ready(number):
-            return None
-        drawn = self.proposals.ask(number)
-        self.begun[number] = time.monotonic()
-        errands = self.search.errands(drawn)
-        self.note(tuple(errand.spec for errand in errands))
-        metric = self.job.metric
-        limits, run, trials = self.job.limits, self.search.run, [e.spec.id for e in errands]
-        return number, Call(
-            f"{number:04}",
-            try_setting,
-            (errands, metric.suite, metric.name),
-            self.search.resources,
-            limit_s=limits.seconds,
-            stall_s=limits.stall_seconds,
-            silence=lambda since: min(run.silence(trial, since) for trial in trials),
-            age=lambda since: max(run.age(trial, since) for trial in trials),
-        )
-
-    def reported(self, number: int, step: int, value: float) -> None:
-        """Learn how well a setting does in the middle of its fit."""
-        self.steps.setdefault(number, {})[step] = value
-
-    def ended(self, number: int, outcome: Outcome | None) -> None:
-        """Learn what came of a setting; None where it was stopped early."""
-        steps = self.steps.get(number, {})
-        drawn = self.proposals.drawn[number]
-        errands = self.search.errands(drawn)
-        tried = Tried(
-            number,
-            drawn,
-            "stopped" if outcome is None else "failed" if outcome.failed else "done",
-            value=[*steps.values()][-1] if outcome is None else outcome.value,
-            steps=steps,
-            trials=tuple(errand.spec.id for errand in errands),
-            error="" if outcome is None else outcome.error,
-            seconds=round(time.monotonic() - self.begun[number], 3),
-        )
-        if outcome is None:
-            error = f"stopped after step {[*steps][-1]}: others did better by then"
-            record_failure(errands[0], error, "", cause="stopped")
-        elif outcome.cause not in ("", "raised"):
-            record_failure(
-                errands[0],
-                outcome.error,
-                outcome.traceback,
-                cause=outcome.cause,
-                attempts=outcome.attempts,
-            )
-        self.proposals.tell(tried)
-        self.search.write(tried)
-        self.progress(
-            f"the choice of {self.job.model}", len(self.proposals.tried), self.job.n_settings
-        )
-
-    def note(self, trials: tuple[TrialSpec, ...]) -> None:
-        """Add trials to those that the run says it has, so that its status knows them."""
-        described = self.search.run.described()
-        described["trials"] |= {trial.id: json.loads(trial.to_json()) for trial in trials}
-        self.search.run.describe(described)
 
 
 def choose(
@@ -275,77 +159,29 @@ def choose(
     search
         What to try.
     cluster
-        Where; this process, one setting after the other, without one.
+        Where; without one in this process, one setting after the other.
     progress
-        Told after each setting: a word, how many ended, of how many.
+        Called after each setting with a text, the number that ended, and of how many.
 
     Raises
     ------
+    ClusterError
+        No node has had what a setting needs for too long; begun again, the search continues.
     TrialError
-        No setting got to the end.
+        No setting was fitted to its end.
     """
-    course = Course(search, progress)
-    if not course.over:
-        _try_all(course, cluster)
-    tried = sorted(course.proposals.tried.values(), key=lambda one: one.number)
-    best = _best(tried, higher_is_better=search.higher_is_better)
-    paths.write_atomic(paths.join(search.run.tables, "search.csv"), _table(search, tried, best))
-    if course.too_many_failures or best is None:
-        reason = course.too_many_failures or "no setting got to the end"
-        raise TrialError(
-            f"{search.job.model}: the search chose nothing: {reason}. What was tried is in "
-            f"{paths.join(search.run.tables, 'search.csv')}, the logs in trials/."
-        )
-    winners = search.trials(best.drawn)
-    course.note(winners)
-    return winners
-
-
-def _try_all(course: Course, cluster: ClusterSpec | None) -> None:
-    job, resources = course.job, course.search.resources
-    if cluster is None:
-        if job.scheduler.kind != "none":
-            raise JobError(
-                "scheduler: asha compares settings that run side by side, on Ray. Run it with "
-                "--on local, or leave the scheduler out."
-            )
-        _one_by_one(course)
-        return
-    from harness.executors import Halving, tune_settings
-
-    halving = None
-    if job.scheduler.kind == "asha":
-        known = [
-            (one.number, step, value)
-            for one in course.proposals.tried.values()
-            for step, value in sorted(one.steps.items())
-        ]
-        better = course.search.higher_is_better
-        halving = Halving(job.scheduler.grace, job.scheduler.factor, better, known)
-    with open_executor(cluster) as executor:
-        executor.check(resources)
-        tune_settings(course, retries=cluster.retries, patience=cluster.patience, halving=halving)
-
-
-def _one_by_one(course: Course) -> None:
-    with InlineExecutor() as executor:
-        while not course.over:
-            found = course.next()
-            assert found is not None  # nothing else is running
-            number, call = found
-            for outcome in executor.run([call]):
-                course.ended(number, outcome)
-
-
-def _best(tried: list[Tried], *, higher_is_better: bool) -> Tried | None:
-    """Return the best of the settings that got to the end, the first of equals."""
+    running = RunningSearch(search, progress)
+    if not running.is_over:
+        with open_executor(cluster) as executor:
+            executor.check(search.resources)
+            for outcome in executor.run(running.calls()):
+                if outcome.unplaceable:  # all settings need the same, so none could run
+                    raise ClusterError(outcome.error)
+                running.record(outcome)
+    tried = sorted(running.proposals.tried.values(), key=lambda one: one.number)
     done = [one for one in tried if one.state == "done" and one.value is not None]
-    sign = -1 if higher_is_better else 1
-    return min(done, key=lambda one: sign * (one.value or 0.0), default=None)
-
-
-def _table(search: Search, tried: list[Tried], best: Tried | None) -> str:
-    """Return the settings that were tried, one row each, as CSV."""
+    sign = -1 if search.higher_is_better else 1
+    best = min(done, key=lambda one: sign * (one.value or 0.0), default=None)  # first of equals
     metric = search.job.metric
     rows = [
         {
@@ -361,4 +197,197 @@ def _table(search: Search, tried: list[Tried], best: Tried | None) -> str:
         }
         for one in tried
     ]
-    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    table = paths.join(search.run.tables, "search.csv")
+    paths.write_atomic(table, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    if running.too_many_failures or best is None:
+        reason = running.too_many_failures or "no setting got to the end"
+        raise TrialError(
+            f"{search.job.model}: the search chose nothing: {reason}. What was tried is in "
+            f"{table}, the logs in trials/."
+        )
+    winners = search.trials(best.drawn)
+    running.describe(winners)
+    return winners
+
+
+class RunningSearch:
+    """A running search: proposes the next setting, records each result, and saves both."""
+
+    def __init__(self, search: Search, progress: Progress) -> None:
+        self.search, self.progress, self.job = search, progress, search.job
+        self.proposals = Proposals(
+            self.job.space,
+            self.job.sampler,
+            concurrent=self.job.budget.concurrent,
+            higher_is_better=search.higher_is_better,
+            tried=search.tried(),
+        )
+        self.began = time.monotonic()
+        self.begun: dict[int, float] = {}
+        for one in self.proposals.tried.values():
+            self.describe(search.trials(one.drawn, "validation"))
+            if one.steps:
+                Reports(search.folder, one.number).write(one.steps)
+
+    @property
+    def left(self) -> list[int]:
+        """The numbers of settings that have not begun."""
+        known = self.proposals.tried.keys() | self.begun.keys()
+        return [n for n in range(self.job.n_settings) if n not in known]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further setting begins."""
+        limit = self.job.budget.seconds
+        late = limit is not None and time.monotonic() - self.began > limit
+        return late or not self.left or bool(self.too_many_failures)
+
+    @property
+    def too_many_failures(self) -> str:
+        """Why the job gives up; empty if it does not."""
+        most = 0 if self.job.fail_fast else self.job.limits.max_failures
+        failed = [one for one in self.proposals.tried.values() if one.state == "failed"]
+        if most is None or len(failed) <= most:
+            return ""
+        return f"{len(failed)} settings failed, the last: {failed[-1].error}"
+
+    def calls(self) -> Iterator[Call | None]:
+        """Yield a call for each setting; None while the next one waits for others to end."""
+        while not self.is_over:
+            number = self.left[0]
+            yield self._call(number) if self.proposals.ready(number) else None
+
+    def _call(self, number: int) -> Call:
+        errands = self.search.errands(self.proposals.ask(number))
+        self.begun[number] = time.monotonic()
+        self.describe(tuple(errand.spec for errand in errands))
+        run, trials = self.search.run, [errand.spec.id for errand in errands]
+        job, needs = self.job, self.search.resources
+        better = self.search.higher_is_better
+        reports = Reports(paths.absolute(self.search.folder), number, job.scheduler, better)
+        return Call(
+            str(number),
+            try_setting,
+            (errands, job.metric.suite, job.metric.name, reports),
+            needs,
+            limit_s=job.limits.seconds,
+            stall_s=job.limits.stall_seconds,
+            silence=lambda since: min(run.silence(trial, since) for trial in trials),
+            age=lambda since: max(run.age(trial, since) for trial in trials),
+            worker="single_use" if needs.gpus else "pooled",
+        )
+
+    def record(self, outcome: Outcome) -> None:
+        """Save what came of a setting."""
+        number = int(outcome.key)
+        drawn = self.proposals.drawn[number]
+        trials = self.search.trials(drawn, "validation")
+        steps = Reports(self.search.folder, number).read()
+        stopped = not outcome.failed and outcome.value is None
+        tried = Tried(
+            number,
+            drawn,
+            "failed" if outcome.failed else "stopped" if stopped else "done",
+            value=steps[max(steps)] if stopped else outcome.value,
+            steps=steps,
+            trials=tuple(trial.id for trial in trials),
+            error=outcome.error,
+            seconds=round(time.monotonic() - self.begun[number], 3),
+        )
+        if outcome.cause not in ("", "raised"):  # the worker died and could not record it
+            record_failure(
+                self.search.errands(drawn)[0],
+                outcome.error,
+                outcome.traceback,
+                cause=outcome.cause,
+                attempts=outcome.attempts,
+            )
+        self.proposals.tell(tried)
+        text = json.dumps(asdict(tried), indent=2, sort_keys=True) + "\n"
+        paths.write_atomic(paths.join(self.search.folder, f"{number:04}.json"), text)
+        n_tried, n_settings = len(self.proposals.tried), self.job.n_settings
+        self.progress(f"the choice of {self.job.model}", n_tried, n_settings)
+
+    def describe(self, trials: tuple[TrialSpec, ...]) -> None:
+        """Add trials to those that the run says it has, so that its status knows them."""
+        described = self.search.run.described()
+        described["trials"] |= {trial.id: json.loads(trial.to_json()) for trial in trials}
+        self.search.run.describe(described)
+
+
+# --- in the worker ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What one setting reports in the middle of its fit, in the search's folder.
+
+    Attributes
+    ----------
+    scheduler
+        When to stop a setting that does worse than others at the same step.
+    """
+
+    folder: str
+    number: int
+    scheduler: Scheduler | None = None
+    higher_is_better: bool = False
+
+    def read(self) -> dict[int, float]:
+        """Return the setting's values by step."""
+        [text] = paths.read_each([self._file(self.number)])
+        return {} if text is None else {int(k): v for k, v in json.loads(text).items()}
+
+    def write(self, steps: Mapping[int, float]) -> None:
+        """Replace the setting's values."""
+        text = json.dumps({str(step): steps[step] for step in sorted(steps)})
+        paths.write_atomic(self._file(self.number), text)
+
+    def add(self, step: int, value: float) -> bool:
+        """Record a value, and return whether the setting may go on."""
+        steps = {at: v for at, v in self.read().items() if at < step}
+        before = max(steps, default=0)
+        steps[step] = value
+        self.write(steps)
+        if self.scheduler is None or not self.scheduler.compares_between(before, step):
+            return True
+        names = paths.list_names(paths.join(self.folder, "reports"))
+        others = [int(name.partition(".")[0]) for name in names]
+        texts = paths.read_each([self._file(n) for n in others if n != self.number])
+        known = [{int(k): v for k, v in json.loads(text).items()} for text in texts if text]
+        return keeps_up(self.scheduler, steps, known, higher_is_better=self.higher_is_better)
+
+    def _file(self, number: int) -> str:
+        return paths.join(self.folder, "reports", f"{number:04}.json")
+
+
+def try_setting(
+    errands: tuple[Errand, ...], suite: str, metric: str, reports: Reports
+) -> float | None:
+    """Carry out the trials of a setting that are not finished, and return its score.
+
+    The score is the mean over validation pairs and seeds of what is defined; None for a setting
+    that was stopped early. `TrialError` where nothing is defined.
+    """
+
+    def mean(frame: pd.DataFrame) -> float:
+        rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)]
+        return float(rows["value"].mean())
+
+    def report(step: int, frame: pd.DataFrame) -> bool:
+        value = mean(frame)
+        return bool(pd.isna(value)) or reports.add(step, value)
+
+    version = metric_named(metric).version
+    for errand in errands:
+        manifest = RunFolder(errand.run).manifest(errand.spec.id) or {"scored": {}}
+        if manifest["scored"].get(f"{suite}:{metric}") != version:
+            try:
+                run_trial(errand, report)
+            except StoppedError:
+                return None
+    files = [RunFolder(errand.run).results(errand.spec.id) for errand in errands]
+    value = mean(pd.concat(pd.read_parquet(io.BytesIO(paths.read_bytes(file))) for file in files))
+    if pd.isna(value):
+        raise TrialError(f"no validation pair has a value of {metric} (suite {suite})")
+    return value

@@ -19,22 +19,23 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from harness.jobs import Dimension, Sampler
+    from harness.jobs import Dimension, Sampler, Scheduler
 
 End = Literal["done", "stopped", "failed"]
 
-LEARNS_WITH: dict[str, dict[str, str]] = {
+NEEDED: dict[str, dict[str, str]] = {
     "tpe": {"optuna": "search"},
     "random": {"optuna": "search"},
     "gp": {"optuna": "search", "torch": "torch"},
+    "asha": {"optuna": "search"},
 }
-"""By sampler, the packages that it draws with, and the extra of each."""
+"""By sampler or scheduler, the packages that it needs, and the extra of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,43 @@ class Proposals:
             distributions=dict(ranges),
             intermediate_values=dict(found.steps) if found else {},
         )
+
+
+def keeps_up(
+    scheduler: Scheduler,
+    steps: Mapping[int, float],
+    others: Iterable[Mapping[int, float]],
+    *,
+    higher_is_better: bool,
+) -> bool:
+    """Return False if successive halving stops a setting after its last step.
+
+    The reports are replayed to Optuna's pruner (ASHA, Li et al. 2020): of the settings that reached
+    a rung (`grace`, `grace` × `factor`, ...), the best of every `factor` go on.
+
+    Parameters
+    ----------
+    steps
+        What the setting reported, by step.
+    others
+        What each other setting reported, also those that ended.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        direction="maximize" if higher_is_better else "minimize",
+        pruner=optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=scheduler.grace, reduction_factor=scheduler.factor
+        ),
+    )
+    stop = False
+    for reports in (*others, steps):
+        trial = study.ask()
+        for step in sorted(reports):
+            trial.report(reports[step], step)
+            stop = trial.should_prune()
+    return not stop
 
 
 def of_grid(space: Mapping[str, Dimension], seed: int, number: int) -> dict[str, Any]:

@@ -101,7 +101,9 @@ class TrialSupervision:
         if self.report is not None and self.errand.spec.side == "validation":
             judge = Judge(self.task, self.errand, self.reference, ceiling=False)
             if not self.report(step, judge.score(made, with_own_controls=False).frame):
-                raise StoppedError(f"stopped after step {step}: others did better by then")
+                raise StoppedError(
+                    f"stopped early at step {step} (ASHA): other settings scored better"
+                )
         paths.remove(path)
         return float(frame["value"].mean())
 

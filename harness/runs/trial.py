@@ -261,7 +261,9 @@ class TrialPipeline:
             writer = scratch_predictions(place, queries, genes=view.genes, control_label=label)
             self.answer(model, queries, view, writer)
             if not self.report(step, self.score(writer.made).frame):
-                raise StoppedError(f"stopped after step {step}: others did better by then")
+                raise StoppedError(
+                    f"stopped early at step {step} (ASHA): other settings scored better"
+                )
 
         if getattr(model, "reports", False):
             setattr(model, "report_", judge)  # noqa: B010 - a model need not have it

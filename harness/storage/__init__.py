@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.storage.hashing import canonical as canonical
     from harness.storage.hashing import content_digest as content_digest
     from harness.storage.hashing import remembered_digest as remembered_digest
+    from harness.storage.hashing import text_digest as text_digest
     from harness.storage.local_cache import download as download
     from harness.storage.local_cache import forget_copy as forget_copy
     from harness.storage.local_cache import part_here as part_here
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from harness.storage.paths import scratch_name as scratch_name
 
 _NAMES = {
-    "hashing": "_DIGEST canonical content_digest remembered_digest",
+    "hashing": "_DIGEST canonical content_digest remembered_digest text_digest",
     "local_cache": "download forget_copy part_here size_of store_here",
     "lock": "exclusive_lock",
     "object_store": "client client_options",

@@ -11,7 +11,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ _DIGEST = 16
 
 RACY_SECONDS = 2.0
 """A file that changed less than so long ago may change again within the clock's resolution."""
+
+
+def text_digest(text: str, digits: int = 12) -> str:
+    """Return the first hexadecimal digits of a text's SHA-256: short ids of declarations."""
+    return sha256(text.encode()).hexdigest()[:digits]
 
 
 def remembered_digest(path: Path, threads: int, folder: str) -> str:

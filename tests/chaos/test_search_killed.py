@@ -1,4 +1,4 @@
-"""A search with ASHA on Ray Tune stops bad settings early, and survives kill -9 of its driver.
+"""A search with ASHA on Ray stops bad settings early, and survives kill -9 of its driver.
 
 The search that is killed is blind: until it has chosen, whatever reads the screen, in the driver or
 in a worker of Ray, finds NaN in place of every cell of a test pair. It comes to the same end.

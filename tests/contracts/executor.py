@@ -67,27 +67,6 @@ def hang() -> None:
     library.sleep(600)
 
 
-class Listed:
-    """A source of settings that are known before; what came of each is in `ends`."""
-
-    def __init__(self, *calls: Call) -> None:
-        self.left = [*enumerate(calls)]
-        self.ends: dict[int, Outcome | None] = {}
-
-    @property
-    def over(self) -> bool:
-        return not self.left
-
-    def next(self) -> tuple[int, Call] | None:
-        return self.left.pop(0)
-
-    def reported(self, number: int, step: int, value: float) -> None:
-        raise AssertionError("nobody reports")
-
-    def ended(self, number: int, outcome: Outcome | None) -> None:
-        self.ends[number] = outcome
-
-
 def run(executor: Executor, *calls: Call) -> dict[str, Outcome]:
     return {outcome.key: outcome for outcome in executor.run(calls)}
 
@@ -97,6 +76,19 @@ def every_call_has_one_outcome(executor: Executor) -> None:
     assert sorted(outcome.key for outcome in outcomes) == sorted(str(i) for i in range(20))
     assert all(outcome.value == int(outcome.key) ** 2 for outcome in outcomes)
     assert all(outcome.host and outcome.attempts == 1 for outcome in outcomes)
+
+
+def an_iterable_without_a_call_is_asked_again(executor: Executor) -> None:
+    ended: list[str] = []
+
+    def calls() -> Iterator[Call | None]:
+        yield Call("first", square, (2,))
+        while not ended:
+            yield None
+        yield Call("second", square, (3,))
+
+    ended.extend(outcome.key for outcome in executor.run(calls()))
+    assert ended == ["first", "second"]
 
 
 def a_call_that_raises_does_not_stop_the_others(executor: Executor) -> None:
@@ -196,6 +188,7 @@ def a_call_has_the_threads_that_it_asked_for(executor: Executor) -> None:
 
 
 CONTRACT = (
+    an_iterable_without_a_call_is_asked_again,
     a_call_is_followed_by_the_next_of_its_chain,
     nothing_follows_a_call_that_fails,
     a_call_has_the_threads_that_it_asked_for,

@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,14 +73,14 @@ def test_a_fit_on_a_gpu_has_a_process_of_its_own(ray_executor: Executor) -> None
         calls = [Call(str(i), where, (), Resources(gpus=1), worker=worker) for i in range(4)]
         return [outcome.value[0] for outcome in ray_executor.run(calls)]
 
-    assert len(set(pids("fresh"))) == 4
-    assert len(set(pids("lasting"))) <= 2
+    assert len(set(pids("single_use"))) == 4
+    assert len(set(pids("persistent"))) <= 2
 
 
 @pytest.mark.ray
 def test_scoring_on_a_share_of_a_gpu_stays_in_its_processes(ray_executor: Executor) -> None:
     needs = Resources(cpus=0.5, gpus=0.5)
-    calls = [Call(str(i), where, (), needs, worker="lasting") for i in range(12)]
+    calls = [Call(str(i), where, (), needs, worker="persistent") for i in range(12)]
     found = [outcome.value for outcome in ray_executor.run(calls)]
     assert len(found) == 12
     assert len({pid for pid, _ in found}) <= 4
@@ -93,8 +92,8 @@ def test_a_lasting_worker_that_dies_costs_one_attempt(
     ray_executor: Executor, tmp_path: Path
 ) -> None:
     needs, marker = Resources(gpus=1), str(tmp_path / "died")
-    calls = [Call("dies", contract.die_once, (marker,), needs, worker="lasting")]
-    calls += [Call(str(i), where, (), needs, worker="lasting") for i in range(4)]
+    calls = [Call("dies", contract.die_once, (marker,), needs, worker="persistent")]
+    calls += [Call(str(i), where, (), needs, worker="persistent") for i in range(4)]
     outcomes = contract.run(ray_executor, *calls)
     assert (outcomes["dies"].value, outcomes["dies"].attempts) == ("survived", 2)
     assert not any(outcome.failed for outcome in outcomes.values())
@@ -108,15 +107,15 @@ def test_a_lasting_worker_gives_way_to_a_fit_that_needs_its_gpu(
 
     monkeypatch.setattr(ray_workers.Workers.release, "__defaults__", (0.5,))
     both = Resources(gpus=2)
-    calls = [Call("score", where, (), Resources(gpus=1), worker="lasting")]
-    calls += [Call(str(i), where, (), both, worker="fresh") for i in range(2)]
+    calls = [Call("score", where, (), Resources(gpus=1), worker="persistent")]
+    calls += [Call(str(i), where, (), both, worker="single_use") for i in range(2)]
     outcomes = contract.run(ray_executor, *calls)
     seen = {key: outcome.value[1] for key, outcome in outcomes.items()}
     assert (len(seen["score"]), seen["0"], seen["1"]) == (1, "0,1", "0,1")
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("worker", ["shared", "lasting"])
+@pytest.mark.parametrize("worker", ["pooled", "persistent"])
 def test_a_worker_that_waited_long_is_lost_and_not_late(
     ray_executor: Executor, tmp_path: Path, worker: Worker
 ) -> None:
@@ -131,7 +130,7 @@ def test_a_worker_that_waited_long_is_lost_and_not_late(
 def test_a_silent_call_on_a_lasting_worker_is_ended(ray_executor: Executor) -> None:
     needs = Resources(gpus=1)
     silent = Call("silent", contract.hang, (), needs, None, 20.0, lambda since: 21.0)
-    outcome = contract.run(ray_executor, replace(silent, worker="lasting"))["silent"]
+    outcome = contract.run(ray_executor, replace(silent, worker="persistent"))["silent"]
     assert (outcome.cause, outcome.attempts) == ("stalled", 1)
 
 
@@ -142,7 +141,7 @@ def test_a_cluster_that_may_grow_refuses_nothing() -> None:
 
 @pytest.mark.ray
 @pytest.mark.parametrize("end", [contract.die_once, contract.be_preempted_once])
-@pytest.mark.parametrize("worker", ["shared", "lasting"])
+@pytest.mark.parametrize("worker", ["pooled", "persistent"])
 def test_a_lost_worker_costs_one_attempt(
     ray_executor: Executor, tmp_path: Path, end: Callable[[str], str], worker: Worker
 ) -> None:
@@ -206,22 +205,7 @@ def test_a_limit_is_heard_in_any_thread(seconds: float, cause: str) -> None:
         assert pool.submit(busy, 0.5).result() == "done"
 
 
-@pytest.mark.parametrize(
-    ("age", "silence", "cause"),
-    [(9.0, 9.0, "time"), (3.0, 21.0, "stalled"), (3.0, 2.0, "lost"), (0.0, 0.0, "lost")],
-    ids=["late", "silent", "lost", "never_begun"],
-)
-def test_why_the_worker_of_a_setting_died_is_told_by_its_signs_of_life(
-    age: float, silence: float, cause: str
-) -> None:
-    from harness.executors.ray_search import _Asked, _lost
-
-    limits = {"limit_s": 5.0, "stall_s": 20.0}
-    call = Call("1", busy, **limits, age=lambda since: age, silence=lambda since: silence)
-    assert _lost(_Asked(1, call)).cause == cause
-
-
-def granted(marker: str, how: str, report: None) -> int:
+def granted(marker: str, how: str) -> int:
     """Return how much memory it was given; have too little the first time, or ever."""
     import ray
 
@@ -236,32 +220,30 @@ def granted(marker: str, how: str, report: None) -> int:
 
 @pytest.fixture
 def monitored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Ray say of an actor that died what it says of one that its memory monitor killed."""
+    """Have Ray say of a worker that died what it says of one that its memory monitor killed."""
     import ray
-    from ray.air.execution._internal import event_manager
 
-    def get(future: Any) -> Any:
+    plain_get = ray.get
+
+    def get(reference: Any) -> Any:
         try:
-            return ray.get(future)
-        except ray.exceptions.RayActorError as error:
+            return plain_get(reference)
+        except ray.exceptions.WorkerCrashedError as error:
             raise ray.exceptions.OutOfMemoryError("the node was low on memory") from error
 
-    monkeypatch.setattr(event_manager, "ray", SimpleNamespace(get=get, wait=ray.wait))
+    monkeypatch.setattr(ray, "get", get)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_executor", "monitored")
-def test_a_setting_without_memory_is_tried_once_more_with_twice_as_much(tmp_path: Path) -> None:
-    from harness.executors.ray_search import tune_settings
-
-    ways = ("killed", "refused", "killed again")
-    needs = Resources(memory="100MiB")
-    settings = contract.Listed(
-        *(Call(how, granted, (str(tmp_path / how), how), needs) for how in ways)
-    )
-    tune_settings(settings, retries=2, patience=300)
-    ends = [(end.value, end.cause, end.attempts) for _, end in sorted(settings.ends.items()) if end]
+@pytest.mark.usefixtures("monitored")
+def test_a_call_without_memory_is_tried_once_more_with_twice_as_much(
+    ray_executor: Executor, tmp_path: Path
+) -> None:
+    ways, needs = ("killed", "refused", "killed again"), Resources(memory="100MiB")
+    calls = [Call(how, granted, (str(tmp_path / how), how), needs) for how in ways]
+    outcomes = contract.run(ray_executor, *calls)
+    ends = [(outcomes[how].value, outcomes[how].cause, outcomes[how].attempts) for how in ways]
     assert ends == [(200 << 20, "", 2), (200 << 20, "", 2), (None, "memory", 2)]
 
 

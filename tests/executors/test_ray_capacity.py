@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,8 @@ import pytest
 from harness.config.cluster import ClusterSpec
 from harness.errors import ClusterError
 from harness.executors import Call, open_executor
-from harness.executors.ray_capacity import Places, with_more_memory
+from harness.executors.ray_capacity import Capacity, with_more_memory
 from harness.executors.resources import Resources
-from tests.contracts.executor import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +43,7 @@ def present(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 def test_needs_are_given_up_when_no_node_has_had_them_for_long(
     present: list[dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    places, gpu = Places(0.2), Resources(gpus=1)
+    places, gpu = Capacity(0.2), Resources(gpus=1)
     places.look([gpu, COMMON])
     assert not places.any_lacking
     present.remove(LARGE)
@@ -67,7 +65,7 @@ def test_needs_are_given_up_when_no_node_has_had_them_for_long(
 
 def test_a_cluster_that_may_grow_is_waited_for_without_end() -> None:
     growing = ClusterSpec(kind="ray", address="auto", autoscaling=True)
-    assert not Places(growing.patience).due
+    assert not Capacity(growing.patience).due
 
 
 @pytest.mark.parametrize(
@@ -143,7 +141,7 @@ def until_begun(marker: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("worker", ["shared", pytest.param("lasting", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("worker", ["pooled", pytest.param("persistent", marks=pytest.mark.slow)])
 def test_calls_whose_only_node_is_gone_end_and_the_others_go_on(
     cluster: Any, executor: Executor, rare: Any, tmp_path: Path, worker: Worker
 ) -> None:
@@ -185,34 +183,3 @@ def test_a_node_that_comes_back_in_time_is_waited_for(
     assert (outcomes["first"].value, outcomes["first"].attempts) == ("stayed", 2)
     assert outcomes["second"].value == "here"
     cluster.remove_node(nodes[0], allow_graceful=False)
-
-
-def stay_on(marker: str, report: None) -> str:
-    return stay(marker)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.usefixtures("executor")
-def test_a_search_whose_only_node_is_gone_ends_and_tells_of_no_setting_that_had_not_ended(
-    cluster: Any, rare: Any, tmp_path: Path
-) -> None:
-    from harness.executors.ray_search import tune_settings
-
-    marker = tmp_path / "begun"
-    (tmp_path / "before").touch()
-    settings = Listed(
-        Call("0", stay_on, (str(tmp_path / "before"),), NEEDS),
-        Call("1", stay_on, (str(marker),), NEEDS),
-    )
-
-    def take_away() -> None:
-        until_begun(marker)
-        cluster.remove_node(rare, allow_graceful=False)
-
-    with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(take_away)
-        with pytest.raises(ClusterError, match=r"has 1 CPU, 1 rare, which .* Waited 3 s for one"):
-            tune_settings(settings, retries=2, patience=3)
-        taken.result()
-    assert [end.value for end in settings.ends.values() if end] == ["stayed"]

@@ -20,14 +20,14 @@ from harness.analysis.results import Results
 from harness.analysis.tables import write_tables
 from harness.cli import run as command
 from harness.data.store import Store
-from harness.errors import JobError, StoppedError, TrialError
+from harness.errors import TrialError
 from harness.models import base
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.linear import Linear
 from harness.runs.folder import RunFolder
 from harness.runs.plan import plan_job
 from harness.runs.runner import Report, retry, run_job
-from harness.runs.trying import try_setting
+from harness.runs.search import Reports, try_setting
 from tests.searched import JOB
 
 if TYPE_CHECKING:
@@ -186,11 +186,6 @@ def test_a_failed_setting_is_tried_again_when_its_trial_is_retried(
     assert table(again)["rank"].tolist() == table(report)["rank"].tolist()
 
 
-def test_halving_needs_ray(search: Callable[..., Report]) -> None:
-    with pytest.raises(JobError, match="asha compares settings that run side by side, on Ray"):
-        search(scheduler={"kind": "asha"})
-
-
 NETWORK: dict[str, Any] = {
     "model": "decoder-only",
     "space": {
@@ -205,7 +200,7 @@ NETWORK: dict[str, Any] = {
 
 
 def test_a_network_reports_epochs_and_leaves_no_checkpoint_where_it_is_stopped(
-    search: Callable[..., Report],
+    search: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch", reason="networks need the extra `torch`")
     plan = search(**NETWORK, budget={"trials": 1}).plan
@@ -213,30 +208,34 @@ def test_a_network_reports_epochs_and_leaves_no_checkpoint_where_it_is_stopped(
     [errand] = plan.search.errands({"learning_rate": 0.002, "epochs": 9, "validate_every": 2})
     told: list[int] = []
 
-    def report(epoch: int, value: float) -> bool:
+    def add(reports: Reports, epoch: int, value: float) -> bool:
         assert value > 0
         told.append(epoch)
         return epoch < 4
 
-    with pytest.raises(StoppedError, match="stopped after step 4: others did better"):
-        try_setting((errand,), "vcc2025", "mae", report)
+    monkeypatch.setattr(Reports, "add", add)
+    assert try_setting((errand,), "vcc2025", "mae", Reports(plan.search.folder, 7)) is None
     assert told == [2, 4]
     folder = Path(plan.run.of_trial(errand.spec.id))
-    assert json.loads((folder / "failure.json").read_text())["cause"] == "stopped"
+    failure = json.loads((folder / "failure.json").read_text())
+    assert failure["cause"] == "stopped"
+    assert "stopped early at step 4 (ASHA)" in failure["error"]
     assert len(pd.read_parquet(folder / "curve.parquet")) == 3
     assert not (folder / "checkpoint").exists()
 
 
-@pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "on", [pytest.param("inline"), pytest.param("two.yaml", marks=pytest.mark.ray)]
+)
 def test_halving_stops_networks_that_learn_badly(
-    search: Callable[..., Report], tmp_path: Path
+    search: Callable[..., Report], tmp_path: Path, on: str
 ) -> None:
     pytest.importorskip("torch", reason="networks need the extra `torch`")
     cluster = tmp_path / "two.yaml"
     cluster.write_text("{kind: local, num_cpus: 2, object_store_memory: 80MiB}", encoding="utf-8")
     report = search(
-        on=str(cluster),
+        on=on if on == "inline" else str(cluster),
         sampler={"kind": "random", "seed": 1},
         scheduler={"kind": "asha", "grace": 2, "factor": 2},
         budget={"trials": 8},
