@@ -22,15 +22,11 @@ from harness.errors import near_match
 from harness.storage import exists, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
-
-    Found = tuple[str, str]
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from pydantic_core import ErrorDetails
+
+    Found = tuple[str, str]
 
 
 class Declared(BaseModel):

@@ -23,10 +23,6 @@ from harness.errors import DataError
 from harness.kernels import log1p_normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Scale = Literal["log1p", "counts"]

@@ -29,11 +29,6 @@ from harness.storage import exists
 from harness.tasks import wrong_factors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from inspect import Parameter
-
-
-if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from inspect import Parameter
     from pathlib import Path

@@ -21,10 +21,6 @@ from harness.jobs.settings import Filter, repeated, settings_of
 from harness.jobs.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-
-if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from inspect import Parameter
 

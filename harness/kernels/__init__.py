@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from harness.kernels.cell_distances import Distances as Distances
     from harness.kernels.cell_distances import Population as Population
     from harness.kernels.columns import columns_of as columns_of
+    from harness.kernels.columns import compressed as compressed
     from harness.kernels.columns import note_cuts as note_cuts
     from harness.kernels.columns import pick_rows as pick_rows
-    from harness.kernels.compress import compressed as compressed
     from harness.kernels.differential import adjust as adjust
     from harness.kernels.differential import adjust_rows as adjust_rows
     from harness.kernels.differential import clipped_fold_change as clipped_fold_change
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from harness.kernels.rank_test import BlockStatistics as BlockStatistics
     from harness.kernels.rank_test import Workspace as Workspace
     from harness.kernels.rank_test import joint_statistics as joint_statistics
+    from harness.kernels.rank_test import midranks as midranks
     from harness.kernels.rank_test import p_values as p_values
     from harness.kernels.rank_test_stream import stream_statistics as stream_statistics
-    from harness.kernels.ranks import midranks as midranks
     from harness.kernels.thinning import rounded as rounded
     from harness.kernels.thinning import thinned as thinned
     from harness.kernels.threads import Limits as Limits
@@ -57,8 +57,7 @@ _NAMES = {
     "backend": "Backend Choice choose",
     "blocks": "RowRange",
     "cell_distances": "Apart Distances Population",
-    "columns": "columns_of note_cuts pick_rows",
-    "compress": "compressed",
+    "columns": "columns_of compressed note_cuts pick_rows",
     "differential": "adjust adjust_rows clipped_fold_change fold_change",
     "distances": "pairwise_distances",
     "energy": "energy_distance mean_distance",
@@ -69,9 +68,8 @@ _NAMES = {
     "normalise": (
         "FRACTION context_library_sizes has_fractions log1p_normalise median_library_size"
     ),
-    "rank_test": "BlockStatistics Workspace joint_statistics p_values",
+    "rank_test": "BlockStatistics Workspace joint_statistics midranks p_values",
     "rank_test_stream": "stream_statistics",
-    "ranks": "midranks",
     "thinning": "rounded thinned",
     "threads": "Limits available_threads in_threads",
 }

@@ -239,3 +239,26 @@ def query_rng(seed: int, query: Query, purpose: str = "") -> np.random.Generator
     names = "\0".join([purpose, str(seed), query.perturbation, query.context])
     digest = blake2b(names.encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest))
+
+
+class Supervision(Protocol):
+    """Validation scores, a checkpoint that outlives the process, and the learning curve."""
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether more of a metric, as ``suite:name``, is better; an error for an unknown one."""
+
+    def validate(self, model: Model, step: int, metric: str) -> float | None:
+        """Score what the model now predicts for the validation pairs; None without any.
+
+        What a step is, settings of one search must agree on: networks count epochs, for settings
+        with other batches have other numbers of them.
+        """
+
+    def load(self) -> bytes | None:
+        """Return what an interrupted attempt at the same trial saved last."""
+
+    def save(self, state: bytes) -> None:
+        """Keep a checkpoint in place of the one before, whole or not at all."""
+
+    def record(self, curve: Sequence[Mapping[str, Any]]) -> None:
+        """Store the learning curve so far, one row an epoch."""

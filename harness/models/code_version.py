@@ -1,15 +1,13 @@
-"""Which code a model is, so that whoever runs a job again after an edit is told.
+"""Digests of the source files of a model, so that a rerun can warn after an edit.
 
-A trial's id says what is computed, and not by which code: a model that was edited finds its old
-scores. They are kept, since nobody wants a night's work dropped for a comment, but a finished trial
-says which code made it, and whoever plans compares.
+A trial's id says what is computed, not by which code: a model that was edited finds its old scores.
+They are kept, but a finished trial records the digests of its model's code, and a plan compares.
 
-The code of a class is the file that it is in, with those of its bases and what these import of the
-same package, directly or not, for more than types. Of this package that is models alone, with what
-they name to `network_module`, which loads the part of a network that needs PyTorch, and the loader:
-a new version of the harness is other code of a shipped model only where one of these changed. The
-code of a program that is declared is part of its trials' ids; besides, it is the files that its
-commands name outright.
+The code of a class is its own file, with those of its bases and of the modules of the same package
+that these import, directly or not, for more than types. Of a shipped model only files under
+``harness/models`` count that decide what a model computes; it is recorded as one digest under the
+name of its class, so that a moved file is no edit. The code of an external program is part of its
+trials' ids; recorded are the files that its commands name.
 """
 
 from __future__ import annotations
@@ -33,55 +31,82 @@ if TYPE_CHECKING:
     from harness.models.base import Model
 
 SHIPPED = "harness.models."
-"""Modules of this package that are code of models, beside the loader."""
+"""Modules of this package that are code of models."""
 
-NOT_COMPUTING = ("harness.models.base", "harness.models.supervision")
-"""Those that say what a model is; none of them changes what one predicts."""
+NOT_COMPUTING = ("harness.models.base",)
+"""Modules of models that say what a model is; they do not change what one predicts."""
 
 LARGEST_BYTES = 100_000_000
 """A file that a command names is read up to this size: more would slow down every plan."""
 
 
 def code_of_model(name: str, command: str = "") -> dict[str, str]:
-    """Return digests of the files that a model's code is in; none where they cannot be found.
+    """Return digests of the files that a model's code is in; empty if they cannot be found.
 
     Parameters
     ----------
     name
         The model.
     command
-        For one that is a program, its declaration as text.
+        For an external program, its declaration as text.
     """
-    return _of_program(command) if command else dict(_of_class(model_class(name)))
+    if not command:
+        return dict(_of_class(model_class(name)))
+    spec = Command.from_json(command).spec
+    folder, threads = str(paths.cache_folder()), available_threads()
+    named = {word.rpartition("=")[2] for word in (*(spec.train or ()), *spec.predict)}
+    files = [Path(word) for word in sorted(named) if word.startswith("/")]
+    return {
+        str(file): remembered_digest(file, threads, folder)
+        for file in files
+        if file.is_file() and file.stat().st_size <= LARGEST_BYTES
+    }
 
 
 def is_other_code(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether two codes differ in a file that both know; unknown code differs from none."""
+    """Return True if two records differ in a file that both have; no record differs from any.
+
+    An older record of a shipped model has a digest for each of its modules, under names that begin
+    with ``harness.``. It cannot be compared and counts as no record.
+    """
+    then = {name: digest for name, digest in then.items() if not name.startswith("harness.")}
     both = then.keys() & now.keys()
     return any(then[name] != now[name] for name in both) or bool(then and now and not both)
 
 
 @cache  # what this process has loaded does not change with the file
 def _of_class(model: type[Model]) -> Mapping[str, str]:
-    home = model.__module__.partition(".")[0]
+    files = source_files(model)
+    digests = {
+        module: blake2b(file.read_bytes(), digest_size=16).hexdigest()
+        for module, file in files.items()
+    }
+    if not model.__module__.startswith(SHIPPED):
+        return digests
+    whole = blake2b("\0".join(sorted(digests.values())).encode(), digest_size=16)
+    return {model.__qualname__: whole.hexdigest()}
+
+
+def source_files(model: type[Model]) -> dict[str, Path]:
+    """Return the files that decide what a class computes, by module."""
+    package = model.__module__.partition(".")[0]
     left = [base.__module__ for base in model.__mro__]
-    found: dict[str, str] = {}
+    files: dict[str, Path] = {}
     while left:
         module = left.pop()
-        source = _source(module) if module.partition(".")[0] == home else None
-        if source is None or module in found:
+        source = _source(module) if module.partition(".")[0] == package else None
+        if source is None or module in files:
             continue
-        found[module] = blake2b(source.read_bytes(), digest_size=16).hexdigest()
+        files[module] = source
         left += filter(_computes, _imported(module, source))
-    return found
+    return files
 
 
 def _computes(module: str) -> bool:
-    """Whether an imported module is code of a model; of this package not all that is imported."""
+    """Return True if an imported module is code of a model; of this package, not all is."""
     if module.partition(".")[0] != __name__.partition(".")[0]:
         return True
-    shipped = module.startswith(SHIPPED) and module not in NOT_COMPUTING
-    return shipped or module == "harness.models.networks.data_loader"
+    return module.startswith(SHIPPED) and module not in NOT_COMPUTING
 
 
 def _source(module: str) -> Path | None:
@@ -97,7 +122,7 @@ def _source(module: str) -> Path | None:
 
 
 def _imported(module: str, source: Path) -> Iterator[str]:
-    """Yield what a module imports of its own package, and what may be a module among it."""
+    """Yield the modules that a module imports of its own package, and names that may be modules."""
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     try:
         tree = ast.parse(source.read_bytes())
@@ -110,17 +135,17 @@ def _imported(module: str, source: Path) -> Iterator[str]:
             case ast.ImportFrom(level=level) if package or not level:
                 yield from _imported_from(node, module, package)
             case ast.Call(func=ast.Name(id="network_module"), args=[ast.Constant(value=str(name))]):
-                yield f"{SHIPPED}networks.{name}"
+                yield f"{SHIPPED}networks.torch.{name}"
 
 
 def _imported_from(node: ast.ImportFrom, module: str, package: str) -> Iterator[str]:
-    wanted = "." * node.level + (node.module or "")
-    origin = resolve_name(wanted, package) if node.level else wanted
+    relative = "." * node.level + (node.module or "")
+    origin = resolve_name(relative, package) if node.level else relative
     if origin.partition(".")[0] != module.partition(".")[0]:
         return
     yield origin
     source = _source(origin)
-    # What is imported from a plain module is none, and to look for it would run that one.
+    # A name that is imported from a plain module is no module, and to look for it would run it.
     if source is None or source.name == "__init__.py":
         yield from (f"{origin}.{alias.name}" for alias in node.names)
 
@@ -132,15 +157,3 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
             continue
         yield child
         yield from _executed(child)
-
-
-def _of_program(command: str) -> dict[str, str]:
-    spec = Command.from_json(command).spec
-    folder, threads = str(paths.cache_folder()), available_threads()
-    named = {word.rpartition("=")[2] for word in (*(spec.train or ()), *spec.predict)}
-    files = [Path(word) for word in sorted(named) if word.startswith("/")]
-    return {
-        str(file): remembered_digest(file, threads, folder)
-        for file in files
-        if file.is_file() and file.stat().st_size <= LARGEST_BYTES
-    }

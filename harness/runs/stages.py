@@ -29,12 +29,9 @@ from harness.storage import download, paths
 from harness.tasks import TrainView
 
 if TYPE_CHECKING:
-    from harness.models import Model
-
-
-if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.models import Model
     from harness.runs.folder import RunFolder
     from harness.runs.heartbeat import Cost
 

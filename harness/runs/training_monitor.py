@@ -41,7 +41,7 @@ CURVE = "curve.parquet"
 
 
 class TrialSupervision:
-    """Implements `harness.models.supervision.Supervision` for one trial.
+    """Implements `harness.models.base.Supervision` for one trial.
 
     Parameters
     ----------

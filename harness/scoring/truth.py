@@ -22,10 +22,6 @@ from harness.scoring.truth_cache import ReferenceStore
 from harness.storage import _DIGEST, paths, remembered_digest
 
 if TYPE_CHECKING:
-    from harness.scoring.options import Reading
-
-
-if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.data import Cells

@@ -22,11 +22,7 @@ from harness.storage import paths
 from harness.tasks.splits import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from harness.data import Scale
 

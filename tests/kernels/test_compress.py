@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harness.data.external_predictions import open_foreign
-from harness.kernels.compress import compressed
+from harness.kernels.columns import compressed
 from harness.kernels.threads import Limits
 
 if TYPE_CHECKING:

@@ -24,8 +24,13 @@ from harness.kernels.differential import (
 from harness.kernels.distances import pairwise_distances
 from harness.kernels.groups import Groups
 from harness.kernels.normalise import log1p_normalise, median_library_size
-from harness.kernels.rank_test import BlockStatistics, block_statistics, joint_statistics, p_values
-from harness.kernels.ranks import midranks
+from harness.kernels.rank_test import (
+    BlockStatistics,
+    block_statistics,
+    joint_statistics,
+    midranks,
+    p_values,
+)
 
 CODES = np.array([0] * 30 + [1] * 12 + [2] * 9 + [-1] * 4 + [3] * 25 + [4] * 11 + [5])
 REFERENCE = np.array([0, 0, 0, 3, 3, 3])

@@ -16,11 +16,10 @@ from scipy.stats import mannwhitneyu
 
 from harness.kernels import rank_test_device as segments
 from harness.kernels import rank_test_stream as streams
-from harness.kernels.array_distances import array_distances
 from harness.kernels.backend import Backend, choose, why_no_device
 from harness.kernels.blocks import RowRange
 from harness.kernels.device_staging import Room, pieces_of
-from harness.kernels.distances import pairwise_distances
+from harness.kernels.distances import array_distances, pairwise_distances
 from harness.kernels.groups import Groups
 from harness.kernels.normalise import log1p_normalise
 from harness.kernels.rank_test import BlockStatistics, block_statistics

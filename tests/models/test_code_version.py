@@ -16,7 +16,12 @@ from harness.cli import run as command
 from harness.models import base
 from harness.models import code_version as model_code
 from harness.models.base import ModelInfo
-from harness.models.code_version import _of_class, code_of_model, is_other_code
+from harness.models.code_version import (
+    _of_class,
+    code_of_model,
+    is_other_code,
+    source_files,
+)
 from harness.runs.estimate import changed_code
 from harness.runs.folder import RunFolder
 from harness.runs.plan import plan_job
@@ -65,7 +70,7 @@ def load(
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(base, "_MODELS", {**base.registered()})
+    monkeypatch.setattr(base, "_MODELS", {**base.registered_classes()})
     (tmp_path / "mymodels").mkdir()
     Path("job.yaml").write_text(JOB, encoding="utf-8")
 
@@ -152,8 +157,7 @@ def test_a_trial_from_before_code_was_recorded_is_not_called_other(
 
 def test_the_version_of_the_harness_is_no_code_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     before = code_of_model("linear")
-    assert "harness.models.linear" in before
-    assert not any(name.startswith("harness.") and ".models." not in name for name in before)
+    assert list(before) == ["Linear"]
     monkeypatch.setattr("harness.runs.provenance.VERSION", "99")
     _of_class.cache_clear()
     assert code_of_model("linear") == before
@@ -164,6 +168,8 @@ def test_codes_are_compared_by_the_files_that_both_know() -> None:
     assert not is_other_code({"a": "1", "gone": "1"}, {"a": "1"})
     assert is_other_code({"module": "1"}, {"package.module": "1"})
     assert not is_other_code({}, {"a": "1"})
+    assert not is_other_code({"harness.models.linear": "1"}, {"Linear": "2"})
+    assert is_other_code({"Linear": "1"}, {"Linear": "2"})
     assert not is_other_code({"a": "1"}, {})
 
 
@@ -188,17 +194,21 @@ def test_a_program_is_also_the_files_that_its_commands_name(
     assert plan.other_code == plan.done == {plan.trials[0].id}
 
 
+def modules_of(model: str) -> set[str]:
+    """The modules whose files are a shipped model's code, below harness.models."""
+    files = source_files(base.model_class(model))
+    assert all(name.startswith("harness.models.") for name in files)
+    return {name.removeprefix("harness.models.") for name in files}
+
+
 def test_the_code_of_a_network_is_also_its_part_in_pytorch_and_how_it_is_fitted() -> None:
-    known = set(code_of_model("latent-additive"))
-    networks = "harness.models.networks."
-    assert {
-        "harness.models.networks.latent_additive",
-        f"{networks}settings",
-        f"{networks}latent_additive",
-        f"{networks}fitted",
-    } <= known
-    assert not {"harness.tasks", f"{networks}set_transformer"} & known
-    assert set(code_of_model("control-mean")) == {"harness.models.control_mean"}
+    known = modules_of("latent-additive")
+    parts = {"latent_additive", "base", "encoding", "data_loader"}
+    in_torch = {"latent_additive", "fitted", "training", "inputs"}
+    assert {f"networks.{name}" for name in parts} <= known
+    assert {f"networks.torch.{name}" for name in in_torch} <= known
+    assert "networks.torch.set_transformer" not in known
+    assert modules_of("control-mean") == {"means", "effects"}
 
 
 @pytest.mark.parametrize(
@@ -206,30 +216,34 @@ def test_the_code_of_a_network_is_also_its_part_in_pytorch_and_how_it_is_fitted(
     [
         (
             "set-transformer",
-            ["networks.distances", "networks.encoding", "networks.inputs", "networks.loop"],
-            "decoder_only",
+            ["networks.torch.losses", "networks.encoding", "networks.torch.training"],
+            "networks.decoder_only",
         ),
-        ("conditional-autoencoder", ["networks.latent_additive"], "latent_additive"),
-        ("ridge", ["residuals", "features", "feature_tables", "effects"], "bilinear"),
+        (
+            "conditional-autoencoder",
+            ["networks.torch.latent_additive"],
+            "networks.latent_additive",
+        ),
+        ("ridge", ["residuals", "features", "effects"], "bilinear"),
     ],
 )
 def test_the_code_of_a_shipped_model_is_also_what_it_shares_with_others(
     model: str, shared: list[str], none_of_it: str
 ) -> None:
-    known = set(code_of_model(model))
-    assert {f"harness.models.{name}" for name in shared} <= known
+    known = modules_of(model)
+    assert set(shared) <= known
     # The network that shares an encoder with another imports that one's model for types only.
-    assert f"harness.models.{none_of_it}" not in known
-    assert not {"harness.models", "harness.models.base"} & known
-    assert ("harness.models.networks.data_loader" in known) == (
-        "harness.models.networks.torch.training" in known
-    )
+    assert none_of_it not in known
+    assert "base" not in known
+    assert ("networks.data_loader" in known) == ("networks.torch.training" in known)
 
 
 def test_to_know_the_code_of_a_network_needs_no_torch() -> None:
     code = (
-        "import sys; from harness.models.code_version import code_of_model; "
-        "assert len(code_of_model('set-transformer')) > 9; print('torch' in sys.modules)"
+        "import sys; from harness.models import model_class; "
+        "from harness.models.code_version import source_files; "
+        "assert len(source_files(model_class('set-transformer'))) > 9; "
+        "print('torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
@@ -239,12 +253,12 @@ def test_an_edit_of_a_loss_that_networks_share_is_other_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {name: code_of_model(name) for name in ("set-transformer", "decoder-only")}
-    edited = tmp_path / "distances.py"
+    edited = tmp_path / "losses.py"
     edited.write_text("LOSSES = {}\n", encoding="utf-8")
     find = model_code._source
 
     def source(module: str) -> Path | None:
-        return edited if module.endswith(".distances") else find(module)
+        return edited if module.endswith(".losses") else find(module)
 
     monkeypatch.setattr(model_code, "_source", source)
     _of_class.cache_clear()

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from harness.analysis.results import Results
 from harness.data.store import open_store
 from harness.models.base import _MODELS, ModelInfo
-from harness.models.control_mean import ControlMean
+from harness.models.means import ControlMean
 from harness.runs.runner import run_job
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Prediction, Task

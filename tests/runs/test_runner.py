@@ -12,7 +12,7 @@ import pytest
 from harness.analysis.results import Results
 from harness.errors import JobError
 from harness.models.base import _MODELS, ModelInfo
-from harness.models.control_mean import ControlMean
+from harness.models.means import ControlMean
 from harness.runs.estimate import estimates
 from harness.runs.plan import Plan, plan_job
 from harness.runs.runner import Report, run_job

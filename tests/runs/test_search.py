@@ -294,7 +294,7 @@ def test_on_ray_a_search_chooses_what_it_does_inline(
 SLOW = """
 import ctypes, time
 from harness.models.base import register
-from harness.models.control_mean import ControlMean
+from harness.models.means import ControlMean
 
 @register("slow")
 class Slow(ControlMean):

@@ -128,7 +128,7 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from harness.models import register
-from harness.models.control_mean import ControlMean
+from harness.models.means import ControlMean
 
 @register("slow")
 class Slow(ControlMean):

@@ -165,7 +165,7 @@ def test_what_validation_cannot_be_judged_by_is_refused(stop_on, error, message)
 
 KILLED = """
 import os, signal, sys
-from harness.models.networks import loop
+from harness.models.networks.torch import training as loop
 from harness.runs.training_monitor import TrialSupervision
 from harness.runs.runner import run_job
 loop.SAVE_SECONDS, loop.SAVE_SHARE = 0.0, float("inf")

@@ -12,7 +12,7 @@ from harness.models.base import Count, NonNegative, Positive, Share
 from harness.models.features import Missing, Told
 
 if TYPE_CHECKING:
-    from harness.models.supervision import Supervision
+    from harness.models.base import Supervision
 
 # Types are no strings here: a subclass's parameters are looked up in the subclass's module.
 Embedding = Literal["both", "names", "targets"]

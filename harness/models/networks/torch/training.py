@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from harness.models.base import Supervision
     from harness.models.networks.base import TrainedNetwork
     from harness.models.networks.data_loader import Loader
     from harness.models.networks.torch.inputs import Inputs, Table
-    from harness.models.supervision import Supervision
 
     Validate = Callable[[int], float | None]
 
@@ -252,7 +252,7 @@ class Training:
 def _code() -> str:
     """Return a digest of the networks' code: what other code saved is not gone on with."""
     digest = blake2b(digest_size=16)
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from harness.tasks import Query, TrainView
 
 
+@register("control-mean")
+class ControlMean:
+    """Predicts the mean of the context's controls: no perturbation has an effect.
+
+    ``profile = x̄_c`` with x̄_c the pseudobulk of the shown controls, (n_genes,), log1p scale. The
+    baseline "no change" of Ahlmann-Eltze, Huber and Anders, Nature Methods 2025.
+    """
+
+    def fit(self, train: TrainView) -> Self:
+        """Keep the view; there is nothing to learn."""
+        self.train_ = train
+        return self
+
+    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
+        """Yield the control's profile for each query."""
+        for query in queries:
+            yield Prediction(query, profile=self.train_.control_pseudobulk(query.context))
+
+
 @register("perturbation-mean")
 class PerturbationMean:
     """Predicts that every perturbation does what perturbations do on average in the context.
