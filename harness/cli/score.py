@@ -12,7 +12,7 @@ from rich.table import Table
 from harness.analysis import write_batch_tables
 from harness.cli.console import MISUSED, complain, notes, out, progress
 from harness.errors import DataError
-from harness.scoring import NOTE, SUITE, Reading, Request, score_files
+from harness.scoring import NOTE, SUITE, Request, ScoringOptions, score_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ def score_(  # noqa: PLR0913 - the options of a command
     no_target_genes
         Perturbations act on no gene of the panel; vcc2026 asks to be told.
     """
-    reading = Reading(
+    options = ScoringOptions(
         perturbation_column,
         context_column,
         control,
@@ -104,7 +104,7 @@ def score_(  # noqa: PLR0913 - the options of a command
         backend=backend,
         prediction_scale=prediction_scale,
     )
-    device = reading.device  # before anything is read: a GPU that is not there is an error
+    device = options.device  # before anything is read: a GPU that is not there is an error
     if backend == "auto" and device.name == "cpu":
         notes().print(f"On the CPU: {device.reason}.", markup=False)
     names = None if metrics is None else metrics.split(",")
@@ -117,7 +117,7 @@ def score_(  # noqa: PLR0913 - the options of a command
         suites=suite.split(","),
         metrics=names,
         baseline=baseline,
-        reading=reading,
+        options=options,
         reference=reference,
         de_truth=de_truth,
         de_predictions=dict(zip(prediction, de_prediction or (), strict=False)),

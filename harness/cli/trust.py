@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from harness.cli.console import Bars, notes, out
 from harness.runs import assess
-from harness.scoring import Reading, Sampling
+from harness.scoring import Sampling, ScoringOptions
 
 Count = Annotated[int, Parameter(validator=Number(gte=2))]
 Threads = Annotated[int | None, Parameter(validator=Number(gte=1))]
@@ -60,7 +60,7 @@ def trust_(  # noqa: PLR0913 - the options of a command
             () if suite is None else tuple(suite.split(",")),
             output,
             sampling=Sampling(pairs=pairs, cells=cells, controls=controls, seed=seed),
-            reading=Reading(threads=threads, memory=memory),
+            options=ScoringOptions(threads=threads, memory=memory),
             progress=lambda stage, done, total: bars.update(stage, done, total, "predictions"),
         )
     for one in found:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from harness.analysis import Table
-    from harness.scoring import Reading
+    from harness.scoring import ScoringOptions
 
     Progress = Callable[[str, int, int], None]
 
@@ -50,7 +50,7 @@ def assess(
     output: str | None = None,
     *,
     sampling: Sampling = _ALL,
-    reading: Reading | None = None,
+    options: ScoringOptions | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> list[Assessed]:
     """Check metrics on a dataset, or on every dataset of a run, and write what was found.
@@ -63,7 +63,7 @@ def assess(
         By which suites; by default a run's own, else vcc2025.
     output
         The folder; by default ``runs/trust-NAME``, or ``trust/`` in the run folder.
-    sampling, reading
+    sampling, options
         As `harness.scoring.metric_checks.check_trust` takes them.
     progress
         Called with the dataset, predictions scored and in all.
@@ -74,7 +74,7 @@ def assess(
     found = []
     for dataset in datasets:
         folder = _folder(subject, dataset, output, is_run=bool(job))
-        found.append(_assess(dataset, chosen, folder, sampling, reading, progress))
+        found.append(_assess(dataset, chosen, folder, sampling, options, progress))
     return found
 
 
@@ -83,7 +83,7 @@ def _assess(
     suites: tuple[str, ...],
     folder: str,
     sampling: Sampling,
-    reading: Reading | None,
+    options: ScoringOptions | None,
     progress: Progress,
 ) -> Assessed:
     store = open_store(prepare(dataset, progress).store)
@@ -91,7 +91,7 @@ def _assess(
         store,
         suites,
         sampling=sampling,
-        reading=reading,
+        options=options,
         report=lambda done, total: progress(dataset, done, total),
     )
     table = trust_table(trust.scores, trust.left_out)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.data import scratch_predictions, with_controls
+from harness.data import scratch_predictions
 from harness.errors import ModelError, StoppedError, UnknownNameError
 from harness.metrics import registered, registered_suites
 from harness.runs.folder import RunFolder
-from harness.runs.judge import Judge
-from harness.scoring import Reading, prepare, score
+from harness.runs.trial_scorer import TrialScorer
 from harness.storage import paths
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from harness.data import Answered
     from harness.models import Model
     from harness.runs.request import Errand
-    from harness.scoring import PreparedTruth
     from harness.tasks import Query, Task, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
@@ -66,7 +64,7 @@ class TrialSupervision:
         self.checkpoint = paths.join(run.of_trial(trial, CHECKPOINT), "training.bin")
         self.curve = run.of_trial(trial, CURVE)
         self.reference = run.reference
-        self._truth: PreparedTruth | None = None
+        self._scorer: TrialScorer | None = None
 
     def higher_is_better(self, metric: str) -> bool:
         """Whether more of a metric, as ``suite:name``, is better."""
@@ -89,35 +87,24 @@ class TrialSupervision:
         """
         if not self.queries:
             return None
-        suite, name = _parted(metric)
         path = paths.join(self.scratch, "validation.zarr")
         paths.remove(path)
         label = self.task.store.control_label
         writer = scratch_predictions(path, self.queries, genes=self.view.genes, control_label=label)
         self.answer(model, self.queries, self.view, writer)
-        made, controls = writer.made, self.task.shown_controls("validation")
-        cells = with_controls(made, controls) if isinstance(made, str) else made.cells(controls)
-        frame = score(self._prepared(suite, name), cells, suite=suite, metrics=[name]).frame
+        if self._scorer is None:
+            self._scorer = TrialScorer(
+                self.task, self.errand, self.reference, validation=_parted(metric)
+            )
+        frame = self._scorer.score(writer.made, with_own_controls=False).frame
         if self.report is not None and self.errand.spec.side == "validation":
-            judge = Judge(self.task, self.errand, self.reference, ceiling=False)
-            if not self.report(step, judge.score(made, with_own_controls=False).frame):
+            scorer = TrialScorer(self.task, self.errand, self.reference)
+            if not self.report(step, scorer.score(writer.made, with_own_controls=False).frame):
                 raise StoppedError(
                     f"stopped early at step {step} (ASHA): other settings scored better"
                 )
         paths.remove(path)
         return float(frame["value"].mean())
-
-    def _prepared(self, suite: str, name: str) -> PreparedTruth:
-        if self._truth is None:
-            reading = Reading(scale="log1p", threads=self.errand.threads, memory=self.errand.memory)
-            self._truth = prepare(
-                self.task.truth("validation"),
-                reading,
-                suite=suite,
-                metrics=[name],
-                reference=self.reference,
-            )
-        return self._truth
 
     def load(self) -> bytes | None:
         """Return what an interrupted attempt saved last."""

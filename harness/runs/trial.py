@@ -24,9 +24,7 @@ from harness.errors import DataError, StoppedError, StorageError
 from harness.executors import STAGES
 from harness.models import answers, code_of_model, notes, profiles_alone, with_cells
 from harness.runs.folder import RunFolder
-from harness.runs.given import score_given
 from harness.runs.heartbeat import Heartbeat, StageTimer, total_cost
-from harness.runs.judge import Judge
 from harness.runs.log import recorded, scratch_folder
 from harness.runs.provenance import VERSION
 from harness.runs.request import Errand, record_failure
@@ -41,6 +39,7 @@ from harness.runs.stages import (
 )
 from harness.runs.training_monitor import CHECKPOINT, TrialSupervision
 from harness.runs.trial_models import class_for, has_own_cells, is_ceiling, model_for
+from harness.runs.trial_scorer import TrialScorer, score_file
 from harness.storage import content_digest, paths, store_here
 from harness.tasks import DataFactors, Task, parse_split
 
@@ -121,9 +120,8 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
 
 def _score_file(errand: Errand, run: RunFolder, timer: StageTimer) -> dict[str, Any]:
     """Score a prediction that was made elsewhere; return the manifest."""
-    options = {"threads": errand.threads, "memory": errand.memory, "reference": run.reference}
     with timer.stage("score"):
-        scores = score_given(errand.spec, errand.store, errand.given, errand.suites, **options)
+        scores = score_file(errand, run.reference)
     write_scores(run.results(errand.spec.id), scores.frame.assign(trial=errand.spec.id))
     return _manifest(errand, scores, timer.costs)
 
@@ -328,8 +326,8 @@ class TrialPipeline:
         """Score predictions against the held-out cells."""
         kept = predicted == self.run.of_trial(self.spec.id, PREDICTIONS)
         own = kept or "predictions" in self.errand.keep
-        judge = Judge(self.task, self.errand, self.run.reference, self.ceiling)
-        return judge.score(predicted, with_own_controls=own)
+        scorer = TrialScorer(self.task, self.errand, self.run.reference, ceiling=self.ceiling)
+        return scorer.score(predicted, with_own_controls=own)
 
     def keep(self, scratch: str) -> None:
         """Put what the job keeps into the trial's folder, from where this or another call made it.

@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.scoring.anchored_table import NOTE as NOTE
-    from harness.scoring.anchored_table import as_markdown as as_markdown
     from harness.scoring.anchors import SUITE as SUITE
+    from harness.scoring.batch import NOTE as NOTE
     from harness.scoring.batch import Batch as Batch
     from harness.scoring.batch import Request as Request
+    from harness.scoring.batch import as_markdown as as_markdown
     from harness.scoring.batch import score_files as score_files
     from harness.scoring.batch import writing as writing
     from harness.scoring.control_predictions import BASE as BASE
@@ -25,32 +25,29 @@ if TYPE_CHECKING:
     from harness.scoring.group_statistics import Statistics as Statistics
     from harness.scoring.metric_checks import Sampling as Sampling
     from harness.scoring.metric_checks import check_trust as check_trust
-    from harness.scoring.options import Reading as Reading
+    from harness.scoring.options import ScoringOptions as ScoringOptions
     from harness.scoring.scorer import SUFFIXES as SUFFIXES
-    from harness.scoring.scorer import by_scale as by_scale
-    from harness.scoring.scorer import prepare as prepare
+    from harness.scoring.scorer import Scorer as Scorer
     from harness.scoring.scorer import score as score
     from harness.scoring.scorer import scores_counts as scores_counts
     from harness.scoring.scores import Scores as Scores
     from harness.scoring.to_counts import CountedCells as CountedCells
-    from harness.scoring.truth import PreparedTruth as PreparedTruth
     from harness.scoring.truth import sides_of as sides_of
     from harness.scoring.truth_cache import DamagedError as DamagedError
     from harness.scoring.truth_cache import Values as Values
     from harness.scoring.truth_cache import read_values as read_values
 
 _NAMES = {
-    "anchored_table": "NOTE as_markdown",
     "anchors": "SUITE",
-    "batch": "Batch Request score_files writing",
+    "batch": "Batch NOTE Request as_markdown score_files writing",
     "control_predictions": "BASE KINDS NEGATIVE POSITIVE",
     "group_statistics": "Statistics",
     "metric_checks": "Sampling check_trust",
-    "options": "Reading",
-    "scorer": "SUFFIXES by_scale prepare score scores_counts",
+    "options": "ScoringOptions",
+    "scorer": "SUFFIXES Scorer score scores_counts",
     "scores": "Scores",
     "to_counts": "CountedCells",
-    "truth": "PreparedTruth sides_of",
+    "truth": "sides_of",
     "truth_cache": "DamagedError Values read_values",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.errors import DataError, HarnessError
-from harness.scoring.anchored_table import try_anchored
+from harness.metrics import suite_named
 from harness.scoring.anchors import SUITE
-from harness.scoring.options import Reading
-from harness.scoring.scorer import SUFFIXES, chosen_suites, prepare, score
+from harness.scoring.options import ScoringOptions
+from harness.scoring.scorer import SUFFIXES, Scorer, chosen_suites
 from harness.storage import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.scoring.scores import Scores
+    from harness.scoring.truth import PreparedTruth
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +71,7 @@ class Request:
         Suites, and instead of their own metrics these.
     baseline
         A prediction that combined scores are measured from; it is scored too.
-    reading
+    options
         How files are read.
     reference
         A folder or URL where the truth's part of scores is kept, and looked for.
@@ -76,7 +83,7 @@ class Request:
     suites: Sequence[str] = ("vcc2025",)
     metrics: Sequence[str] | None = None
     baseline: str | None = None
-    reading: Reading = field(default_factory=Reading)
+    options: ScoringOptions = field(default_factory=ScoringOptions)
     reference: str | None = None
     de_truth: str | None = None
     de_predictions: Mapping[str, str] = field(default_factory=dict)
@@ -116,19 +123,20 @@ def score_files(
     if not files:
         raise DataError("No prediction is named. Expected one file or several. Name them.")
     paths.check_writable(out)
-    prepared = prepare(
+    scorer = Scorer(
         truth,
-        request.reading,
-        suite=list(request.suites),
+        request.suites,
+        request.options,
         metrics=request.metrics,
         reference=request.reference,
         de_table=request.de_truth,
     )
+    prepared = scorer.truth(request.options.scale)
     batch = Batch()
     first = sorted(files, key=lambda name: name != request.baseline_name)
     for done, name in enumerate(first):
         report(done, len(files))
-        _score_one(prepared, name, files[name], request, batch)
+        _score_one(scorer, name, files[name], request, batch)
         if name in batch.scores:
             writing(out, partial(batch.scores[name].write, out))
         elif paths.exists(earlier := paths.join(out, name)):
@@ -143,16 +151,10 @@ def score_files(
     return batch
 
 
-def _score_one(truth: PreparedTruth, name: str, path: str, request: Request, batch: Batch) -> None:
+def _score_one(scorer: Scorer, name: str, path: str, request: Request, batch: Batch) -> None:
     """Score one prediction into the batch; without its baseline the whole batch has no meaning."""
     try:
-        batch.scores[name] = score(
-            truth,
-            path,
-            suite=list(request.suites),
-            metrics=request.metrics,
-            de_table=request.de_predictions.get(path),
-        )
+        batch.scores[name] = scorer.score(path, de_table=request.de_predictions.get(path))
     except (HarnessError, OSError) as error:
         failure = _as_ours(path, error)
         if name == request.baseline_name:
@@ -215,3 +217,68 @@ def _same(one: str, other: str) -> bool:
 
 def _as_ours(path: str, error: Exception) -> HarnessError:
     return error if isinstance(error, HarnessError) else DataError(f"{path}: {error}")
+
+
+NOTE = (
+    "0 is the mean response, 1 a replicate (halves of the truth against each other, five seeded "
+    "splits); a context's score is the mean of its members, `score` the mean over contexts."
+)
+
+
+def anchored_scores(truth: PreparedTruth, scores: Mapping[str, Scores], out: str) -> pd.DataFrame:
+    """Place predictions between the truth's anchors, and write ``<prediction>/vcc2026/score.csv``.
+
+    Parameters
+    ----------
+    truth
+        What the predictions were scored against, as counts.
+    scores
+        By prediction; every member of the suite.
+    out
+        The folder of results; gets ``anchors.csv`` too, with the value of every split.
+
+    Returns
+    -------
+    Rows of predictions, best first: score, then each member's mean over contexts.
+
+    Raises
+    ------
+    DataError
+        The truth gives no anchors, or a member was not scored.
+    """
+    made = truth.anchors(suite_named(SUITE).metrics)
+    ends = made.splits.merge(
+        made.baseline.rename(columns={"value": "baseline"}), on=["context", "metric"], how="left"
+    )
+    paths.write_atomic(paths.join(out, "anchors.csv"), ends.to_csv(index=False))
+    rows = {}
+    for name, found in scores.items():
+        placed = made.score(found.by_context(SUITE))
+        text = placed.members.to_csv(index=False)
+        paths.write_atomic(paths.join(out, name, SUITE, "score.csv"), text)
+        members = placed.members.groupby("metric", sort=False)["scaled"].mean()
+        rows[name] = {"score": placed.score, **members}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("prediction")
+    return table.sort_values("score", ascending=False).reset_index()
+
+
+def try_anchored(
+    truth: PreparedTruth, scores: Mapping[str, Scores], out: str
+) -> tuple[pd.DataFrame, str]:
+    """Return the anchored scores, or an empty table and why there are none.
+
+    Plain scores stand by themselves: a truth too small for anchors costs the scaled score alone.
+    """
+    try:
+        return anchored_scores(truth, scores, out), ""
+    except DataError as error:
+        return pd.DataFrame(), str(error)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return the anchored scores as Markdown, three decimals."""
+    lines = [f"| {' | '.join(table.columns)} |", f"|{'---|' * len(table.columns)}"]
+    for row in table.itertuples(index=False):
+        cells = [row[0], *(f"{value:.3f}" for value in row[1:])]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", NOTE, ""])

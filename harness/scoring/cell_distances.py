@@ -7,12 +7,16 @@ gives them as it is; other cells are first copied, gene by gene, into a scratch 
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from harness.kernels import (
+    Apart,
+    Distances,
+    Population,
     context_library_sizes,
     energy_distance,
     in_threads,
@@ -20,6 +24,12 @@ from harness.kernels import (
     mean_distance,
 )
 from harness.scoring.group_statistics import block_width, grouped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.data import Cells
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,3 +130,53 @@ def row_reader(cells: Cells, scratch: Any, memory: int) -> Callable[[np.ndarray]
         stop = min(start + width, shape[1])
         copied[:, start:stop] = logged(cells.gene_block(start, stop), slice(None))
     return lambda rows: np.asarray(copied[rows])
+
+
+TILES = (32, 1024)
+"""Fewest and most cells in a tile: fewer multiply slowly, more gain nothing."""
+
+
+def distances_apart(
+    truth: Cells, prediction: Cells, centres: np.ndarray, *, threads: int, memory: int
+) -> Apart:
+    """Compare the cells of each pair with those predicted for it, over all genes, log1p.
+
+    Parameters
+    ----------
+    truth, prediction
+        The two sides, checked before: by `group_statistics.measure`, and to have the same pairs.
+    centres
+        (n_groups, n_genes) the truth's pseudobulks, controls included, sorted by context, then
+        perturbation.
+    threads, memory
+        How many threads multiply matrices; about how many bytes may be taken.
+
+    Returns
+    -------
+    Of all groups, in the order of `centres`; controls are not compared. The values do not depend on
+    `threads` or `memory`, save for rounding.
+    """
+    cells = (truth, prediction)
+    groups = [
+        grouped(side, name)[1] for side, name in zip(cells, ("truth", "prediction"), strict=True)
+    ]
+    found = np.full((2, len(centres)), np.nan)
+    tile = int(np.clip(memory // (32 * centres.shape[1]), *TILES))
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(threads))
+        take = [
+            row_reader(side, stack.enter_context(tempfile.TemporaryFile()), memory)
+            for side in cells
+        ]
+        for group in np.flatnonzero(~groups[0].is_control):
+            x, y = (
+                _population(read, np.flatnonzero(side.codes == group))
+                for read, side in zip(take, groups, strict=True)
+            )
+            distances = Distances(x, y, centres[group], tile=tile, keep=memory // 2)
+            found[:, group] = distances.energy(), distances.mmd2()
+    return Apart(*found)
+
+
+def _population(take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> Population:
+    return Population(lambda start, stop: take(rows[start:stop]), len(rows))

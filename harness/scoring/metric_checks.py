@@ -20,8 +20,8 @@ import pandas as pd
 from harness.data import Reader, StoreCells, halved
 from harness.errors import DataError, listed
 from harness.scoring.control_predictions import KINDS, Halves, missing
-from harness.scoring.options import Reading
-from harness.scoring.scorer import chosen_suites, prepare, score, scores_counts
+from harness.scoring.options import ScoringOptions
+from harness.scoring.scorer import Scorer, chosen_suites, score
 from harness.scoring.to_counts import CountedCells
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def check_trust(
     suites: Sequence[str],
     *,
     sampling: Sampling = _ALL,
-    reading: Reading | None = None,
+    options: ScoringOptions | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trust:
     """Score every control, floor and trick on a screen.
@@ -139,7 +139,7 @@ def check_trust(
         By which suites. Those of raw counts need a screen of counts.
     sampling
         How much of it is looked at.
-    reading
+    options
         Threads and memory of scoring.
     report
         Called with predictions scored and in all.
@@ -151,9 +151,14 @@ def check_trust(
     """
     chosen_suites(suites)  # an unknown name is an error before anything is read
     sample = _Sample(store, sampling)
-    plain = prepare(sample.truth("log1p"), reading, suite="cell-eval:de")  # ranks, if nothing else
+    options = options or ScoringOptions()
+    without_targets = replace(options, no_target_genes=not sample.has_targets)
+    scorer = Scorer(sample.truth, suites, options, counts_options=without_targets)
+    # Predictions that cheat need to know which genes are called, so ranks are computed in any case.
+    plain = Scorer(sample.truth, ["cell-eval:de"], options).truth("log1p")
+    if "log1p" in scorer.scales:
+        scorer.adopt("log1p", plain)
     contexts = {context: sample.halves(context, plain) for context in sample.pairs}
-    truths = _by_scale(sample, plain, suites, reading or Reading())
     reasons = {kind: missing(kind, list(contexts.values())) for kind in KINDS}
     made = [kind for kind, reason in reasons.items() if not reason]
     left_out = {kind: reason for kind, reason in reasons.items() if reason}
@@ -161,33 +166,20 @@ def check_trust(
     for done, kind in enumerate(made):
         report(done, len(made))
         cells = sample.predicted(kind, contexts)
-        for truth, names in truths:
-            given = CountedCells(cells, sampling.seed) if truth is not plain else cells
+        for scale, names in scorer.scales.items():
+            prediction = CountedCells(cells, sampling.seed) if scale == "counts" else cells
             try:
-                found = score(truth, given, suite=names).frame
+                scores = score(scorer.truth(scale), prediction, suite=names).frame
             except DataError as error:
                 if KINDS[kind].role != "trick":
                     raise
                 left_out[f"{kind} under {', '.join(names)}"] = f"refused: {error}"
             else:
-                parts.append(found.assign(prediction=kind))
+                parts.append(scores.assign(prediction=kind))
     report(len(made), len(made))
     scores = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
     n_pairs = sum(len(pairs) for pairs in sample.pairs.values())
     return Trust(scores, left_out, n_pairs, len(sample.pairs))
-
-
-def _by_scale(
-    sample: _Sample, plain: PreparedTruth, suites: Sequence[str], reading: Reading
-) -> list[tuple[PreparedTruth, list[str]]]:
-    """Return the truths to score against, of log1p values and of counts, each with its suites."""
-    of_counts = {name for name in suites if scores_counts(name)}
-    truths = [(plain, [name for name in suites if name not in of_counts])]
-    if of_counts:
-        told = replace(reading, no_target_genes=not sample.has_targets)
-        names = [name for name in suites if name in of_counts]
-        truths.append((prepare(sample.truth("counts"), told, suite=names), names))
-    return [(truth, names) for truth, names in truths if names]
 
 
 class _Sample:

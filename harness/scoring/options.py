@@ -1,33 +1,27 @@
-"""How truths and predictions are read: what scoring may be given, and what it computes of it."""
+"""Options of scoring: how truth and predictions are read, and on what they are computed."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.data import AnnDataCells
 from harness.errors import HarnessError
 from harness.kernels import Limits, available_threads, choose
-from harness.scoring.cell_distances import energy_distances
-from harness.scoring.count_truth import CountTruth
-from harness.scoring.group_statistics import Statistics, measure
-from harness.scoring.populations import distances_apart
 from harness.storage import parse_size
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from harness.data import Cells, Scale
-    from harness.kernels import Apart, Backend, Choice
+    from harness.kernels import Backend, Choice
 
 CONTROL_LABEL = "non-targeting"
 PERTURBATION_COLUMN = "target_gene"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How to read truth and predictions.
+class ScoringOptions:
+    """How to read truth and predictions, and with what to compute.
 
     Parameters
     ----------
@@ -42,7 +36,7 @@ class Reading:
     threads
         How many threads; None: as many as this process may use.
     memory
-        About how much a block of genes may take, as ``1GiB``.
+        About how much a block of genes may take, as ``1GiB``; `memory_bytes` is the same parsed.
     no_target_genes
         Whether perturbations act on no gene, which suites of raw counts want to be told.
     backend
@@ -58,6 +52,7 @@ class Reading:
     no_target_genes: bool = False
     backend: Choice = "auto"
     prediction_scale: Scale | None = None
+    memory_bytes: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -68,42 +63,12 @@ class Reading:
             raise HarnessError(f"memory: {error}") from error
         if not size:
             raise HarnessError(f"memory: found {self.memory!r}, expected some, such as '1GiB'.")
+        object.__setattr__(self, "memory_bytes", size)
 
     @property
-    def of_prediction(self) -> Reading:
-        """How a prediction is read: as the truth, save for its scale where that was said."""
+    def for_prediction(self) -> ScoringOptions:
+        """The options of a prediction: those of the truth, on its own scale if one was named."""
         return replace(self, scale=self.prediction_scale or self.scale)
-
-    def measure(self, cells: Cells, name: str) -> Statistics:
-        """Compute the statistics of one side."""
-        return measure(
-            cells,
-            name=name,
-            scale=self.scale,
-            threads=self.n_threads,
-            memory=parse_size(self.memory),
-            backend=self.device,
-        )
-
-    def energy(self, cells: Cells, name: str) -> np.ndarray:
-        """Compute the energy distances of one side."""
-        memory = parse_size(self.memory)
-        return energy_distances(cells, name=name, threads=self.n_threads, memory=memory)
-
-    def apart(self, truth: Cells, prediction: Cells, centres: np.ndarray) -> Apart:
-        """Compute the distances of a prediction's cells to the truth's."""
-        memory = parse_size(self.memory)
-        return distances_apart(truth, prediction, centres, threads=self.n_threads, memory=memory)
-
-    def count_truth(self, cells: Cells, name: str) -> CountTruth:
-        """Prepare a truth of raw counts."""
-        return CountTruth.read(
-            cells,
-            name,
-            threads=self.n_threads,
-            memory=parse_size(self.memory),
-            no_target_genes=self.no_target_genes,
-        )
 
     def cells(self, source: Any, name: str) -> Cells:
         """Return the cells behind a path, an AnnData object, or an object that has them already."""
@@ -119,7 +84,7 @@ class Reading:
                 context_column=self.context_column,
                 control_label=self.control,
                 scale=self.scale,
-                limits=Limits(self.n_threads, parse_size(self.memory)),
+                limits=Limits(self.n_threads, self.memory_bytes),
             )
         if hasattr(source, "obs") and hasattr(source, "var_names"):
             annotated = AnnDataCells(

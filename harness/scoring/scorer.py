@@ -1,9 +1,10 @@
 """Score a prediction against the truth, pair by pair.
 
-`prepare` computes what the truth contributes; `score` takes that (or the truth itself) and one
-prediction, and gives `Scores`: one row for each suite, metric and pair. Pairs are compared within
-their context, against its own controls. The gene axis, the pairs and the controls of both sides
-must agree; nothing is dropped or reordered to make them.
+`prepare` computes the truth's part; `score` takes that (or the truth itself) and one prediction,
+and gives `Scores`: one row for each suite, metric and pair. A `Scorer` scores many predictions of
+one truth, by suites of log1p values and of raw counts at once. Pairs are compared within their
+context, against its own controls. The gene axis, the pairs and the controls of both sides must
+agree; nothing is dropped or reordered to make them.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from harness.metrics import (
     scaled_scores,
     suite_named,
 )
+from harness.scoring.anchors import SUITE
+from harness.scoring.cell_distances import distances_apart
 from harness.scoring.checks import check_agreement, check_scales
 from harness.scoring.de_tables import give_tables
-from harness.scoring.options import CONTROL_LABEL, PERTURBATION_COLUMN, Reading
+from harness.scoring.options import CONTROL_LABEL, PERTURBATION_COLUMN, ScoringOptions
 from harness.scoring.scores import Scores
-from harness.scoring.truth import PreparedTruth, add_energy, sides_of
+from harness.scoring.truth import PreparedTruth, add_energy, energy_of, group_statistics, sides_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from harness.data import Cells, Scale
     from harness.kernels import Choice
@@ -44,7 +47,7 @@ SUFFIXES = frozenset({".h5ad", ".h5", ".zarr", ".vcc"})
 
 def prepare(
     truth: Any,
-    reading: Reading | None = None,
+    options: ScoringOptions | None = None,
     *,
     suite: str | Sequence[str] = "vcc2025",
     metrics: Sequence[str] | None = None,
@@ -57,7 +60,7 @@ def prepare(
     ----------
     truth
         As in `score`.
-    reading
+    options
         How to read it; predictions are read likewise.
     suite, metrics
         What will be scored. (What is not named here is computed when it is scored.)
@@ -66,8 +69,7 @@ def prepare(
     de_table
         A table of the truth's differential expression; see `harness.scoring.de_tables`.
     """
-    reading = reading or Reading()
-    prepared = PreparedTruth(truth, reading, _name(truth, "truth"), reference)
+    prepared = PreparedTruth(truth, options or ScoringOptions(), _name(truth, "truth"), reference)
     prepared.measure(_needs(chosen_suites(suite, metrics)))
     if de_table is not None:
         give_tables(prepared.sides, prepared.statistics, de_table)
@@ -137,7 +139,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     chosen = chosen_suites(suite, metrics)
     needs = _needs(chosen)
     if not isinstance(truth, PreparedTruth):
-        reading = Reading(
+        options = ScoringOptions(
             perturbation_column=perturbation_column,
             context_column=context_column,
             control=control,
@@ -148,10 +150,10 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
             no_target_genes=no_target_genes,
             backend=backend,
         )
-        truth = prepare(truth, reading, suite=suite, metrics=metrics)
+        truth = prepare(truth, options, suite=suite, metrics=metrics)
     truth.measure(needs)
     name = _name(prediction, "prediction")
-    cells = truth.reading.of_prediction.cells(prediction, name)
+    cells = truth.options.for_prediction.cells(prediction, name)
     sides = _predicted(truth, cells, name, needs) if needs - {"counts"} else {}
     if sides and de_table is not None:
         give_tables(sides, truth.statistics, de_table)
@@ -182,15 +184,21 @@ def _predicted(
     truth: PreparedTruth, cells: Cells, name: str, needs: frozenset[Need]
 ) -> dict[str, Side]:
     """Return a prediction's side of each context, for metrics of log1p values."""
-    if truth.reading.prediction_scale is None:
+    if truth.options.prediction_scale is None:
         check_scales(truth.statistics.scale, cells, truth.name, name)
-    found = truth.reading.of_prediction.measure(cells, name)
+    found = group_statistics(cells, truth.options.for_prediction, name)
     check_agreement(truth.statistics, found, truth.name, name)
     sides = dict(sides_of(found))
     if "energy" in needs:
-        add_energy(sides, found, truth.reading.energy(cells, name))
+        add_energy(sides, found, energy_of(cells, truth.options, name))
     if "populations" in needs:
-        apart = truth.reading.apart(truth.cells, cells, truth.statistics.means)
+        apart = distances_apart(
+            truth.cells,
+            cells,
+            truth.statistics.means,
+            threads=truth.options.n_threads,
+            memory=truth.options.memory_bytes,
+        )
         for context, side in sides.items():
             side.apart = apart.of(found.rows_of(context))
     return sides
@@ -216,19 +224,131 @@ def _each_once(kind: str, names: Sequence[str], known: Mapping[str, object]) -> 
 
 
 def scores_counts(suite: str) -> bool:
-    """Whether a suite scores raw counts, and so needs a truth and predictions of counts."""
+    """Return True if a suite scores raw counts, and so needs truth and predictions of counts."""
     return "counts" in _needs(chosen_suites(suite))
 
 
-def by_scale(suites: Sequence[str]) -> list[tuple[Scale, list[str]]]:
-    """Return suites by what they score: log1p values or raw counts; those that none does left out.
+_LAST_TRUTH: dict[Scale | None, tuple[Any, PreparedTruth]] = {}
+"""The last truth of each scale that a `Scorer` with a key prepared here: each can be large."""
 
-    A truth is on one scale, so each needs a truth of its own.
+
+class Scorer:
+    """Scores predictions of one truth by several suites, each on the scale that it needs.
+
+    The truth's part is prepared once for each scale, when the first prediction is scored.
+
+    Parameters
+    ----------
+    truth
+        A path, an AnnData object or cells, on the scale that they are; or a function that returns
+        cells for a scale, ``log1p`` or ``counts``, whichever the suites need.
+    suites, metrics
+        Names of suites; compute these metrics instead of a suite's own.
+    options
+        How truth and predictions are read.
+    counts_options
+        Options of suites of raw counts, if they are others.
+    reference, de_table
+        As for `prepare`.
+    key
+        Identifies the truth and how it is read: the next scorer in this process with the same key
+        and suites takes the prepared truth over. None: it is prepared for this scorer alone.
     """
-    scales: dict[Scale, list[str]] = {"log1p": [], "counts": []}
-    for name in suites:
-        scales["counts" if scores_counts(name) else "log1p"].append(name)
-    return [(scale, names) for scale, names in scales.items() if names]
+
+    def __init__(  # noqa: PLR0913 - options, all by keyword
+        self,
+        truth: Any,
+        suites: Sequence[str],
+        options: ScoringOptions | None = None,
+        *,
+        counts_options: ScoringOptions | None = None,
+        metrics: Sequence[str] | None = None,
+        reference: str | None = None,
+        de_table: str | None = None,
+        key: Hashable | None = None,
+    ) -> None:
+        self.source, self.suites = truth, tuple(suites)
+        self.options = options or ScoringOptions()
+        self.counts_options = counts_options or self.options
+        self.metrics, self.reference, self.de_table, self.key = metrics, reference, de_table, key
+        self.scales: dict[Scale | None, list[str]] = {self.options.scale: [*self.suites]}
+        if callable(truth):
+            of_counts = [name for name in self.suites if scores_counts(name)]
+            others = [name for name in self.suites if name not in of_counts]
+            by_scale: dict[Scale | None, list[str]] = {"log1p": others, "counts": of_counts}
+            self.scales = {scale: names for scale, names in by_scale.items() if names}
+        self._truths: dict[Scale | None, PreparedTruth] = {}
+
+    def adopt(self, scale: Scale | None, truth: PreparedTruth) -> None:
+        """Take over a truth that was prepared elsewhere."""
+        self._truths[scale] = truth
+
+    def truth(self, scale: Scale | None) -> PreparedTruth:
+        """Return the truth's part of the scores on a scale."""
+        if scale in self._truths:
+            return self._truths[scale]
+        names = self.scales[scale]
+        key = (self.key, self.options, tuple(names), self.metrics)
+        if self.key is not None and scale in _LAST_TRUTH and _LAST_TRUTH[scale][0] == key:
+            prepared = _LAST_TRUTH[scale][1]
+        else:
+            if self.key is not None:
+                _LAST_TRUTH.pop(scale, None)  # before the next one is read
+            options = self.counts_options if scale == "counts" else self.options
+            prepared = prepare(
+                self.source(scale) if callable(self.source) else self.source,
+                options,
+                suite=names,
+                metrics=self.metrics,
+                reference=self.reference,
+                de_table=self.de_table,
+            )
+            if self.key is not None:
+                _LAST_TRUTH[scale] = key, prepared
+        self._truths[scale] = prepared
+        return prepared
+
+    def score(
+        self,
+        prediction: Any,
+        *,
+        strict: bool = True,
+        de_table: str | None = None,
+        with_ends: bool = False,
+    ) -> Scores:
+        """Score one prediction by all suites, in their order.
+
+        Parameters
+        ----------
+        prediction
+            A path, an AnnData object or cells; or a function that returns them for a scale.
+        strict, de_table
+            As for `score`.
+        with_ends
+            Whether the scores hold the truth's anchors, if the 2026 suite is one of them.
+        """
+        parts, scales = [], {}
+        for scale, names in self.scales.items():
+            truth = self.truth(scale)
+            cells = prediction(scale) if callable(prediction) else prediction
+            parts.append(
+                score(
+                    truth,
+                    cells,
+                    suite=names,
+                    metrics=self.metrics,
+                    de_table=de_table,
+                    strict=strict,
+                )
+            )
+            if with_ends and SUITE in names:
+                scales[SUITE] = truth.ends
+        if len(parts) == 1 and not scales:
+            return parts[0]
+        order = {name: place for place, name in enumerate(self.suites)}
+        frame = pd.concat([part.frame for part in parts], ignore_index=True)
+        frame = frame.sort_values("suite", key=lambda names: names.map(order), kind="stable")
+        return Scores(frame.reset_index(drop=True), name=parts[0].name, scales=scales)
 
 
 def _name(source: Any, otherwise: str) -> str:
@@ -245,7 +365,7 @@ def _comparison(truth: PreparedTruth, context: str, side: Side, suite: Suite) ->
         truth=truth.sides[context],
         prediction=side,
         conventions=suite.conventions,
-        threads=truth.reading.n_threads,
+        threads=truth.options.n_threads,
     )
 
 

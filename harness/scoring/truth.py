@@ -16,8 +16,10 @@ from harness.data import is_store, open_store
 from harness.errors import DataError
 from harness.metrics import Side, registered, suite_named
 from harness.scoring.anchors import SUITE, Anchors, anchors
+from harness.scoring.cell_distances import energy_distances
 from harness.scoring.count_statistics import CountStatistics
-from harness.scoring.group_statistics import Statistics
+from harness.scoring.count_truth import CountTruth
+from harness.scoring.group_statistics import Statistics, measure
 from harness.scoring.truth_cache import ReferenceStore
 from harness.storage import _DIGEST, paths, remembered_digest
 
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from harness.data import Cells
     from harness.metrics import Need
     from harness.scoring.anchors import Ends
-    from harness.scoring.count_truth import CountTruth
-    from harness.scoring.options import Reading
+    from harness.scoring.options import ScoringOptions
     from harness.scoring.truth_cache import Values
 
 VERSIONS = {"statistics": 2, "energy": 2, "counts": 1, "anchors": 1}
@@ -45,8 +46,8 @@ class PreparedTruth:
     ----------
     source
         What the truth was given as. Opened only when something must be computed of its cells.
-    reading
-        How it is read.
+    options
+        How it is read, and with what its part is computed.
     name
         What errors call it.
     reference
@@ -54,19 +55,22 @@ class PreparedTruth:
     """
 
     source: Any
-    reading: Reading
+    options: ScoringOptions
     name: str = "truth"
     reference: str | None = None
 
     @cached_property
     def cells(self) -> Cells:
         """The truth's cells."""
-        return self.reading.cells(self.source, self.name)
+        return self.options.cells(self.source, self.name)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Means and rank sums of log1p values."""
-        make = lambda: vars(self.reading.measure(self.cells, self.name))  # noqa: E731
+
+        def make() -> Values:
+            return vars(group_statistics(self.cells, self.options, self.name))
+
         return Statistics(**self._part("statistics", make))
 
     @cached_property
@@ -77,7 +81,13 @@ class PreparedTruth:
     @cached_property
     def counted(self) -> CountTruth:
         """The truth as metrics of raw counts need it."""
-        counted = self.reading.count_truth(self.cells, self.name)
+        counted = CountTruth.read(
+            self.cells,
+            self.name,
+            threads=self.options.n_threads,
+            memory=self.options.memory_bytes,
+            no_target_genes=self.options.no_target_genes,
+        )
         kept = self._part("counts", lambda: vars(counted.statistics))
         counted.statistics = CountStatistics(**kept)
         return counted
@@ -85,7 +95,7 @@ class PreparedTruth:
     def anchors(self, names: Sequence[str]) -> Anchors:
         """Return both ends of the scale of the 2026 score, with the aggregates of these metrics."""
         said = [f"{name}@{registered()[name].version}" for name in names]
-        said.append(f"targets left out: {not self.reading.no_target_genes}")
+        said.append(f"targets left out: {not self.options.no_target_genes}")
         digest = blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
         make = lambda: vars(anchors(self.counted, names))  # noqa: E731
         if digest not in self._anchors:
@@ -109,7 +119,10 @@ class PreparedTruth:
         if needs - {"counts"}:
             _ = self.sides
         if "energy" in needs and any(side.energy is None for side in self.sides.values()):
-            make = lambda: {"energy": self.reading.energy(self.cells, self.name)}  # noqa: E731
+
+            def make() -> Values:
+                return {"energy": energy_of(self.cells, self.options, self.name)}
+
             add_energy(self.sides, self.statistics, self._part("energy", make)["energy"])
         if "counts" in needs:
             _ = self.counted.sides
@@ -125,7 +138,7 @@ class PreparedTruth:
     def _key(self) -> str | None:
         if self.reference is None:
             return None
-        return truth_key(self.source, self.reading, self.reference)
+        return truth_key(self.source, self.options, self.reference)
 
     def _part(self, name: str, make: Callable[[], Values], variant: str = "") -> Values:
         """Return a part from where it is kept, or make it."""
@@ -133,6 +146,24 @@ class PreparedTruth:
             return make()
         store = ReferenceStore(self.reference)
         return store.part(self._key, name + variant, VERSIONS[name], make)
+
+
+def group_statistics(cells: Cells, options: ScoringOptions, name: str) -> Statistics:
+    """Return the means and rank sums of one side's groups."""
+    return measure(
+        cells,
+        name=name,
+        scale=options.scale,
+        threads=options.n_threads,
+        memory=options.memory_bytes,
+        backend=options.device,
+    )
+
+
+def energy_of(cells: Cells, options: ScoringOptions, name: str) -> np.ndarray:
+    """Return the energy distance of each of one side's groups to its controls: (n_groups,)."""
+    threads, memory = options.n_threads, options.memory_bytes
+    return energy_distances(cells, name=name, threads=threads, memory=memory)
 
 
 def sides_of(statistics: Statistics) -> Iterator[tuple[str, Side]]:
@@ -170,19 +201,19 @@ def add_energy(sides: dict[str, Side], statistics: Statistics, found: np.ndarray
         side.energy = found[statistics.rows_of(context)]
 
 
-def truth_key(source: Any, reading: Reading, folder: str) -> str | None:
+def truth_key(source: Any, options: ScoringOptions, folder: str) -> str | None:
     """Return what identifies a truth; None where nothing does, as for matrices in memory.
 
     Parameters
     ----------
     source
         A path, or cells with a `fingerprint`.
-    reading
+    options
         How it is read. How fast, and on what device, makes no difference.
     folder
         Where digests of files are remembered.
     """
-    described: dict[str, Any] = {"scale": reading.scale}
+    described: dict[str, Any] = {"scale": options.scale}
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source).rstrip("/")
         if not paths.exists(path) or (paths.is_remote(path) and not is_store(path)):
@@ -190,9 +221,9 @@ def truth_key(source: Any, reading: Reading, folder: str) -> str | None:
         if is_store(path):
             described["content"] = open_store(path).fingerprint
         else:
-            described["content"] = remembered_digest(Path(path), reading.n_threads, folder)
-            described["columns"] = [reading.perturbation_column, reading.context_column]
-            described["control"] = reading.control
+            described["content"] = remembered_digest(Path(path), options.n_threads, folder)
+            described["columns"] = [options.perturbation_column, options.context_column]
+            described["control"] = options.control
     else:
         described["content"] = getattr(source, "fingerprint", None)
     if described["content"] is None:

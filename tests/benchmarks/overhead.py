@@ -39,7 +39,7 @@ from harness.runs.plan import plan_job
 from harness.runs.progress import Silence
 from harness.runs.runner import run_job
 from harness.runs.trial import run_trial
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
@@ -212,7 +212,7 @@ def prepared(errand: Errand) -> tuple[Any, Any, Any]:
     spec = errand.spec
     split = parse_split(json.loads(spec.split_spec), spec.split)
     task = Task(open_store(errand.store), split, spec.fold, controls=spec.controls)
-    reading = Reading(scale="log1p", threads=1)
+    reading = ScoringOptions(scale="log1p", threads=1)
     truth = prepare(task.truth(spec.side), reading, suite=list(errand.suites))
     return task, truth, held_controls(task.shown_controls(spec.side))
 
@@ -283,10 +283,9 @@ def harness(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
 
 def tune(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
     """Write the same files as trials of Ray Tune, whose actors are used again."""
+    import harness.executors.ray_search  # noqa: F401 - sets what Tune reads
     import ray
     from ray import tune as ray_tune
-
-    import harness.executors.ray_search  # noqa: F401 - sets what Tune reads
 
     def trainable(config: dict[str, Any]) -> dict[str, Any]:
         write_files(files, str(folder / "tune"), f"{config['number']:012}")

@@ -12,7 +12,7 @@ import pytest
 from harness.cli import run
 from harness.errors import DataError, HarnessError, listed
 from harness.metrics import registered
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import chosen_suites, prepare, score
 from tests.golden import cases, compare
 
@@ -170,6 +170,6 @@ def test_a_metric_that_raises_is_named_and_no_column_is_left_out(
 
 def test_options_are_checked_when_they_are_given() -> None:
     with pytest.raises(HarnessError, match="expected at least 1"):
-        Reading(threads=-1)
+        ScoringOptions(threads=-1)
     with pytest.raises(DataError, match=r"column 'gene' is not in obs. Found 'target_gene'"):
-        prepare(compare.annotated(PLAIN.truth), Reading(perturbation_column="gene"))
+        prepare(compare.annotated(PLAIN.truth), ScoringOptions(perturbation_column="gene"))

@@ -14,7 +14,7 @@ import pytest
 
 from harness.data.predictions import PredictionWriter, with_controls
 from harness.models import make_model, registered_classes, with_cells
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
@@ -84,7 +84,7 @@ def means(folder: Path, task: Task, name: str, options: dict[str, object]) -> di
         for answer in with_cells(answers, view, "shift-controls"):
             writer.add(answer)
         writer.finish()
-    truth = prepare(task.truth(half=info.ceiling), Reading(scale="log1p"), suite=SUITE)
+    truth = prepare(task.truth(half=info.ceiling), ScoringOptions(scale="log1p"), suite=SUITE)
     found = score(truth, with_controls(path, task.shown_controls()), suite=SUITE)
     return dict(found.frame.groupby("metric", observed=True)["value"].mean())
 

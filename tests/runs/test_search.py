@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 
-import harness.runs.judge
 import harness.runs.runner
+import harness.scoring.scorer
 from harness.analysis.results import Results
 from harness.analysis.tables import write_tables
 from harness.cli import run as command
@@ -125,7 +125,7 @@ def test_a_search_does_not_see_test_pairs_before_it_has_chosen(
         Store, "gene_block", lambda s, a, b, c=0, d=None: hide(s, gene_block(s, a, b, c, d), c)
     )
     monkeypatch.setattr(harness.runs.runner, "choose", watched_choice)
-    monkeypatch.setattr(harness.runs.judge, "_TRUTHS", {})
+    monkeypatch.setattr(harness.scoring.scorer, "_LAST_TRUTH", {})
     blind = search(folder="blind")
     assert hidden["rows"] > 0
     assert not choosing

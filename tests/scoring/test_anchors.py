@@ -9,7 +9,7 @@ import pytest
 
 from harness.metrics.suites import suite_named
 from harness.scoring import truth as prepared
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare
 from tests.golden import cases2026, compare
 
@@ -41,7 +41,7 @@ def test_anchors_are_kept_and_come_back_equal(tmp_path: Path, made: list[Any]) -
 
     def ends(**reading: Any) -> Anchors:
         kept = str(tmp_path / "reference")
-        truth = prepare(path, Reading(threads=2, **reading), suite="vcc2026", reference=kept)
+        truth = prepare(path, ScoringOptions(threads=2, **reading), suite="vcc2026", reference=kept)
         return truth.anchors(NAMES)
 
     first, again = ends(), ends()
@@ -56,5 +56,5 @@ def test_anchors_are_kept_and_come_back_equal(tmp_path: Path, made: list[Any]) -
 def test_anchors_of_a_truth_in_memory_are_not_kept(made: list[Any]) -> None:
     truth = compare.annotated(cases2026.SIMULATED["plain"]().truth)
     for _ in range(2):
-        prepare(truth, Reading(threads=2), suite="vcc2026").anchors(NAMES)
+        prepare(truth, ScoringOptions(threads=2), suite="vcc2026").anchors(NAMES)
     assert len(made) == 2

@@ -12,7 +12,7 @@ import harness
 from harness.cli import run
 from harness.errors import HarnessError
 from harness.kernels import backend
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from tests import stand_in
 from tests.golden import cases, compare
 
@@ -34,7 +34,7 @@ def test_scores_do_not_depend_on_the_backend(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "cupy", stand_in.module())
     monkeypatch.setattr(backend, "find_spec", lambda name: name)
-    assert Reading(backend="auto").device.reason == "stand-in"
+    assert ScoringOptions(backend="auto").device.reason == "stand-in"
     found = harness.score(*sides, backend="gpu").frame
     pd.testing.assert_frame_equal(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -44,7 +44,7 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(HarnessError, match=r"pip install 'virtual-cell-harness\[gpu\]'"):
-        _ = Reading(backend="gpu").device
+        _ = ScoringOptions(backend="gpu").device
     out = tmp_path / "out"
     words = ["score", "-t", "no.h5ad", "-p", "no.h5ad", "-o", str(out), "--backend", "gpu"]
     assert run(words) == 2

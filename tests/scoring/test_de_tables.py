@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import DataError
 from harness.metrics import suite_named
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
 from tests.golden import cases, compare
 
@@ -86,7 +86,9 @@ def test_each_context_takes_its_rows(tmp_path: Path) -> None:
     assert first > second == 0
     parts[0].drop(columns="context").to_csv(tmp_path / "de.csv")
     with pytest.raises(DataError, match="no column 'context'"):
-        prepare(both["truth"], Reading(context_column="line"), de_table=str(tmp_path / "de.csv"))
+        prepare(
+            both["truth"], ScoringOptions(context_column="line"), de_table=str(tmp_path / "de.csv")
+        )
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist, pdist
 
 from harness.kernels.cell_distances import Distances, Population, middle_values, squared_distances
-from harness.scoring import populations
-from harness.scoring.populations import distances_apart
+from harness.scoring import cell_distances as populations
+from harness.scoring.cell_distances import distances_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from harness.data.anndata_cells import AnnDataCells
 from harness.errors import DataError, UnknownNameError
 from harness.scoring.cell_distances import energy_distances
 from harness.scoring.group_statistics import block_width, measure
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import combined, prepare, score
 from tests.golden import cases, compare
 
@@ -198,7 +198,7 @@ def test_counts_of_a_context_score_as_they_would_alone() -> None:
 
 def test_memory_and_threads_change_nothing() -> None:
     expected = score(TRUTH, plain()).frame
-    tight = prepare(plain("truth"), Reading(memory="16KiB", threads=3))
+    tight = prepare(plain("truth"), ScoringOptions(memory="16KiB", threads=3))
     pd.testing.assert_frame_equal(score(tight, plain()).frame, expected)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import DataError
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
 from harness.scoring.truth import VERSIONS, PreparedTruth
 from harness.scoring.truth_cache import DamagedError, ReferenceStore, packed, read_values
@@ -156,7 +156,7 @@ def test_a_truth_is_found_by_content_not_by_name(
     prepare(truth, reference=reference)
     moved = Path(truth).rename(tmp_path / "moved.h5ad")
     unread()
-    prepare(moved, Reading(threads=1, memory="16KiB"), reference=reference)
+    prepare(moved, ScoringOptions(threads=1, memory="16KiB"), reference=reference)
 
 
 def test_other_content_or_another_way_to_read_it_is_another_truth(
@@ -168,9 +168,9 @@ def test_other_content_or_another_way_to_read_it_is_another_truth(
     written(Path(truth), X=side.X * 0.5)
     assert not np.array_equal(prepare(truth, reference=reference).statistics.means, first.means)
     with pytest.raises(DataError, match="counts were declared, but values have"):
-        prepare(truth, Reading(scale="counts"), reference=reference)
+        prepare(truth, ScoringOptions(scale="counts"), reference=reference)
     with pytest.raises(DataError, match="there are no control cells"):
-        prepare(truth, Reading(control="G1-"), reference=reference)
+        prepare(truth, ScoringOptions(control="G1-"), reference=reference)
 
 
 def test_matrices_in_memory_are_not_kept(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness.errors import DataError
 from harness.metrics.anchored_score import scaled
 from harness.scoring.anchors import Anchors, aggregate_table, anchors, mean_response, split_groups
 from harness.scoring.count_statistics import CellCounts
-from harness.scoring.options import Reading
+from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
 from tests.golden import cases, cases2026, compare
 from tests.suite2026 import (
@@ -165,7 +165,7 @@ def test_contexts_keep_their_anchors_and_the_score_is_their_mean() -> None:
     # In the order in which the oracle had the cells, for draws and splits depend on it.
     truth = in_contexts("truth")
     truth = truth[np.argsort([int(name[2:]) for name in truth.obs_names], kind="stable")]
-    reading = Reading(context_column="line")
+    reading = ScoringOptions(context_column="line")
     ends = anchors(prepare(truth, reading, suite="vcc2026").counted, SUITE)
     found = ends.score(contexts().by_context("vcc2026"))
     expected = {"A": GOLDEN["plain"]["score"], "B": GOLDEN["all-zero-genes"]["score"]}

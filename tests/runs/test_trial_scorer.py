@@ -13,7 +13,7 @@ from harness.data.predictions import open_predictions
 from harness.data.store import open_store
 from harness.errors import JobError
 from harness.runs.runner import run_job
-from harness.scoring.scorer import by_scale, prepare, score
+from harness.scoring.scorer import Scorer, prepare, score
 from harness.scoring.to_counts import CountedCells
 from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
@@ -52,10 +52,8 @@ def values(results: Results) -> pd.Series[float]:
 
 
 def test_suites_are_parted_by_what_they_score() -> None:
-    assert by_scale(["vcc2026", "vcc2025", "calibrated"]) == [
-        ("log1p", ["vcc2025", "calibrated"]),
-        ("counts", ["vcc2026"]),
-    ]
+    scorer = Scorer(lambda scale: scale, ["vcc2026", "vcc2025", "calibrated"])
+    assert scorer.scales == {"log1p": ["vcc2025", "calibrated"], "counts": ["vcc2026"]}
 
 
 def test_suites_of_both_scales_score_as_each_does_alone(store: Store, tmp_path: Path) -> None:
