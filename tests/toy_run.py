@@ -10,8 +10,7 @@ import pandas as pd
 
 from harness.analysis.results import write_scores
 from harness.jobs.trial_spec import TrialSpec
-from harness.scoring.truth_cache import packed
-from harness.storage import paths
+from harness.scoring.truth_cache import write_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +59,7 @@ def add_reference(run: Path) -> None:
         "reference": np.full(n + 1, n),
         "means": means,
     }
-    paths.write_atomic(str(run / "reference/key/statistics-1.1.reference"), packed(values))
+    write_values(values, str(run / "reference/key/statistics-2.2"))
 
 
 def write_run(folder: Path) -> None:

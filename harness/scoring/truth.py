@@ -20,7 +20,7 @@ from harness.scoring.cell_distances import energy_distances
 from harness.scoring.count_statistics import CountStatistics
 from harness.scoring.count_truth import CountTruth
 from harness.scoring.group_statistics import Statistics, measure
-from harness.scoring.truth_cache import ReferenceStore
+from harness.scoring.truth_cache import TruthCache
 from harness.storage import _DIGEST, paths, remembered_digest
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ class PreparedTruth:
         """Return a part from where it is kept, or make it."""
         if self.reference is None or self._key is None:
             return make()
-        store = ReferenceStore(self.reference)
-        return store.part(self._key, name + variant, VERSIONS[name], make)
+        cache = TruthCache(self.reference)
+        return cache.part(self._key, name + variant, VERSIONS[name], make)
 
 
 def group_statistics(cells: Cells, options: ScoringOptions, name: str) -> Statistics:

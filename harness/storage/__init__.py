@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from harness.storage.hashing import remembered_digest as remembered_digest
     from harness.storage.hashing import text_digest as text_digest
     from harness.storage.local_cache import download as download
+    from harness.storage.local_cache import folder_here as folder_here
     from harness.storage.local_cache import forget_copy as forget_copy
-    from harness.storage.local_cache import part_here as part_here
     from harness.storage.local_cache import size_of as size_of
     from harness.storage.local_cache import store_here as store_here
     from harness.storage.lock import exclusive_lock as exclusive_lock
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "hashing": "_DIGEST canonical content_digest remembered_digest text_digest",
-    "local_cache": "download forget_copy part_here size_of store_here",
+    "local_cache": "download folder_here forget_copy size_of store_here",
     "lock": "exclusive_lock",
     "object_store": "client client_options",
     "paths": (

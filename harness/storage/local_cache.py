@@ -37,38 +37,42 @@ def store_here(path: str) -> str:
         return path
     described = paths.read_bytes(paths.join(path, "zarr.json"))
     name = blake2b(path.encode() + b"\0" + described, digest_size=16).hexdigest()
-    copy = paths.cache_folder() / "copies" / f"{name}.zarr"
-    with exclusive_lock(copy.with_name(f".{copy.name}.lock")):
-        if not copy.exists() and _has_room(copy, path):
-            log.info("%s: is copied to %s", path, copy)
-            scratch = paths.scratch_name(str(copy))
-            try:
-                download(path, scratch)
-                paths.publish(scratch, str(copy), last="zarr.json")
-            finally:
-                paths.remove(scratch)
-    return str(copy) if copy.exists() else path
+    return folder_here(path, f"{name}.zarr", last="zarr.json")
 
 
-def part_here(path: str, name: str) -> str:
-    """Return where to read a file from that never changes: a copy where `path` is a URL.
+def folder_here(path: str, name: str, last: str) -> str:
+    """Return where to read a published folder that never changes: a copy where `path` is a URL.
+
+    That is the URL itself where the disk has no room for a copy.
 
     Parameters
     ----------
     name
-        Says what is in it, wherever it lies.
+        Identifies the content, wherever it lies.
+    last
+        The file that is written last.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        There is no such folder.
     """
     if not paths.is_remote(path):
         return path
     copy = paths.cache_folder() / "copies" / name
     with exclusive_lock(copy.with_name(f".{copy.name}.lock")):
         if not copy.exists():
-            paths.write_atomic(str(copy), paths.read_bytes(path))
+            if not paths.is_published(path, last):
+                raise FileNotFoundError(path)
+            if not _has_room(copy, path):
+                return path
+            log.info("%s: is copied to %s", path, copy)
+            scratch = paths.scratch_name(str(copy))
+            try:
+                download(path, scratch)
+                paths.publish(scratch, str(copy), last=last)
+            finally:
+                paths.remove(scratch)
     return str(copy)
 
 

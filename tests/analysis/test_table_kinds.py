@@ -312,7 +312,7 @@ def test_without_a_reference_strata_say_what_is_unknown(tmp_path: Path) -> None:
 
 def test_a_damaged_reference_only_leaves_facts_unknown(tmp_path: Path) -> None:
     add_trial(tmp_path, "m", {MAE: [0.1] * 12})
-    paths.write_atomic(str(tmp_path / "reference/key/statistics-1.1.reference"), b"torn")
+    paths.write_atomic(str(tmp_path / "reference/key/statistics-2.2/manifest.json"), b"torn")
     assert table(tmp_path, "perturbations").frame["n_cells"].isna().all()
 
 

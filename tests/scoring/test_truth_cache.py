@@ -17,7 +17,7 @@ from harness.errors import DataError
 from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
 from harness.scoring.truth import VERSIONS, PreparedTruth
-from harness.scoring.truth_cache import DamagedError, ReferenceStore, packed, read_values
+from harness.scoring.truth_cache import DamagedError, TruthCache, read_values, write_values
 from harness.storage.hashing import digest, remembered_digest
 from tests.golden import cases, compare
 
@@ -40,7 +40,7 @@ def never() -> Any:
 
 
 def test_what_is_kept_comes_back_equal(tmp_path: Path) -> None:
-    store = ReferenceStore(str(tmp_path / "reference"))
+    store = TruthCache(str(tmp_path / "reference"))
     store.part("key", "part", 1, lambda: VALUES)
     found = store.part("key", "part", 1, never)
     assert list(found) == list(VALUES)
@@ -54,14 +54,14 @@ def test_what_is_kept_comes_back_equal(tmp_path: Path) -> None:
 
 
 def test_writing_to_what_was_read_does_not_reach_the_file(tmp_path: Path) -> None:
-    store = ReferenceStore(str(tmp_path))
+    store = TruthCache(str(tmp_path))
     store.part("key", "part", 1, lambda: VALUES)
     store.part("key", "part", 1, never)["means"][:] = -1
     np.testing.assert_array_equal(store.part("key", "part", 1, never)["means"], VALUES["means"])
 
 
 def test_another_version_key_or_name_is_another_part(tmp_path: Path) -> None:
-    store = ReferenceStore(str(tmp_path))
+    store = TruthCache(str(tmp_path))
     store.part("key", "part", 1, lambda: {"x": 1})
     assert store.part("key", "part", 2, lambda: {"x": 2}) == {"x": 2}
     assert store.part("other", "part", 1, lambda: {"x": 3}) == {"x": 3}
@@ -69,14 +69,15 @@ def test_another_version_key_or_name_is_another_part(tmp_path: Path) -> None:
     assert store.part("key", "part", 1, never) == {"x": 1}
 
 
-@pytest.mark.parametrize("size", [0, 5, 40, 400, -1])
+@pytest.mark.parametrize("file", ["manifest.json", "0.npy", "6.parquet"])
+@pytest.mark.parametrize("size", [0, 5, 40, -1])
 def test_a_part_that_was_cut_short_is_made_again_and_says_so(
-    tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, file: str, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = ReferenceStore(str(tmp_path))
+    store = TruthCache(str(tmp_path))
     store.part("key", "part", 1, lambda: VALUES)
-    file = Path(store.path("key", "part", 1))
-    file.write_bytes(file.read_bytes()[:size])
+    path = Path(store.path("key", "part", 1), file)
+    path.write_bytes(path.read_bytes()[:size])
     store.part("key", "part", 1, lambda: VALUES)
     assert len(caplog.messages) == 1
     assert "this reference is damaged" in caplog.text
@@ -84,27 +85,33 @@ def test_a_part_that_was_cut_short_is_made_again_and_says_so(
 
 
 def test_any_changed_byte_of_a_value_is_noticed(tmp_path: Path) -> None:
-    content = bytearray(packed({"x": np.arange(16.0)}))
-    file = tmp_path / "one.reference"
-    for at in (0, 20, 60, len(content) - 1, len(content) - 128):
-        changed = bytearray(content)
-        changed[at] ^= 1
-        file.write_bytes(changed)
-        with pytest.raises(DamagedError, match=r"changed|begin|bytes"):
-            read_values(str(file))
+    part = tmp_path / "part"
+    write_values({"x": np.arange(16.0), "n": 5}, str(part))
+    for name in ("0.npy", "manifest.json"):
+        content = (part / name).read_bytes()
+        for at in (2, len(content) // 2, len(content) - 20, len(content) - 1):
+            changed = bytearray(content)
+            changed[at] ^= 1
+            (part / name).write_bytes(changed)
+            with pytest.raises(DamagedError):
+                read_values(str(part))
+        (part / name).write_bytes(content)
+    (part / "0.npy").unlink()
+    with pytest.raises(DamagedError, match=r"0\.npy"):
+        read_values(str(part))
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "taken").write_text("a file")
-    store = ReferenceStore(str(tmp_path / "taken"))
+    store = TruthCache(str(tmp_path / "taken"))
     assert store.part("key", "part", 1, lambda: {"x": 1}) == {"x": 1}
     assert "cannot be kept" in caplog.text
 
 
 def keep(folder: str) -> float:
-    values = ReferenceStore(folder).part("key", "part", 1, lambda: {"x": np.arange(2e5)})
+    values = TruthCache(folder).part("key", "part", 1, lambda: {"x": np.arange(2e5)})
     return float(values["x"].sum())
 
 
@@ -112,7 +119,7 @@ def test_processes_may_share_a_folder(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         found = set(pool.map(keep, [str(tmp_path)] * 12))
     assert found == {np.arange(2e5).sum()}
-    assert [file.suffix for file in (tmp_path / "key").iterdir()] == [".reference"]
+    assert [path.name for path in (tmp_path / "key").iterdir()] == ["part-2.1"]
 
 
 # --- truths -------------------------------------------------------------------------------------
