@@ -17,7 +17,7 @@ from harness.runs import RunFolder, changed_code, follow_run, run_job, submit_ru
 if TYPE_CHECKING:
     from harness.config import ClusterSpec
     from harness.executors import Outcome
-    from harness.runs import Errand, Plan, Report
+    from harness.runs import Plan, Report, TrialRequest
 
 SHOWN_FAILURES = 8
 
@@ -45,13 +45,13 @@ class Reporter:
             self.bars.say(f"warning: {text}")
         self.bars.update("trials", 0, max(1, self.total), "trials")
 
-    def finished(self, errand: Errand, outcome: Outcome) -> None:
+    def finished(self, request: TrialRequest, outcome: Outcome) -> None:
         """Say how a trial ended; one that went well only where there is no live line."""
         self.done += 1
         if outcome.failed:
-            self.bars.say(f"[{self.done}/{self.total}] {errand.spec}: {outcome.error}")
+            self.bars.say(f"[{self.done}/{self.total}] {request.spec}: {outcome.error}")
         elif not self.bars.live:
-            self.bars.say(f"[{self.done}/{self.total}] {errand.spec}: {outcome.seconds:.1f} s")
+            self.bars.say(f"[{self.done}/{self.total}] {request.spec}: {outcome.seconds:.1f} s")
         self.bars.update("trials", self.done, self.total, "trials")
 
 
@@ -115,13 +115,13 @@ def explain(report: Report) -> int:
     folder = RunFolder(report.plan.run.path)
     alike = grouped(report.failures)
     for group in alike[:SHOWN_FAILURES]:
-        errand, outcome = group[0]
-        models = ", ".join(dict.fromkeys(errand.spec.model for errand, _ in group))
+        request, outcome = group[0]
+        models = ", ".join(dict.fromkeys(request.spec.model for request, _ in group))
         many = f"{len(group)} trials of {models}, {outcome.cause}, the first: " * (len(group) > 1)
         where = f"attempt {outcome.attempts}, on {outcome.host or 'a lost worker'}"
         complain(
-            f"{many}{errand.spec}, {where if outcome.attempts else 'not begun'}: {outcome.error}\n"
-            f"{outcome.traceback.rstrip()}\nLog: {folder.log(errand.spec.id)}"
+            f"{many}{request.spec}, {where if outcome.attempts else 'not begun'}: {outcome.error}\n"
+            f"{outcome.traceback.rstrip()}\nLog: {folder.log(request.spec.id)}"
         )
     if len(alike) > SHOWN_FAILURES:
         left = len(alike) - SHOWN_FAILURES
@@ -132,13 +132,15 @@ def explain(report: Report) -> int:
     return 1
 
 
-def grouped(failures: list[tuple[Errand, Outcome]]) -> list[list[tuple[Errand, Outcome]]]:
+def grouped(
+    failures: list[tuple[TrialRequest, Outcome]],
+) -> list[list[tuple[TrialRequest, Outcome]]]:
     """Return failures by what they died of, the most frequent first.
 
     Errors that differ in numbers alone, such as an id or an address, are one.
     """
-    groups: dict[tuple[str, str], list[tuple[Errand, Outcome]]] = {}
-    for errand, outcome in failures:
+    groups: dict[tuple[str, str], list[tuple[TrialRequest, Outcome]]] = {}
+    for request, outcome in failures:
         key = (outcome.cause, re.sub(r"\d+", "#", outcome.error))
-        groups.setdefault(key, []).append((errand, outcome))
+        groups.setdefault(key, []).append((request, outcome))
     return sorted(groups.values(), key=len, reverse=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.runs.plan import known_names as known_names
     from harness.runs.plan import plan_job as plan_job
     from harness.runs.prediction_trials import manifest_problems as manifest_problems
-    from harness.runs.request import Errand as Errand
+    from harness.runs.request import TrialRequest as TrialRequest
     from harness.runs.runner import Report as Report
     from harness.runs.runner import retry as retry
     from harness.runs.runner import run_for_results as run_for_results
@@ -41,7 +41,7 @@ _NAMES = {
     "metric_checks": "assess",
     "plan": "Plan known_names plan_job",
     "prediction_trials": "manifest_problems",
-    "request": "Errand",
+    "request": "TrialRequest",
     "runner": "Report retry run_for_results run_job",
     "status": "Ledger ago find_trial read_ledger",
     "submit": "follow_run submit_run",

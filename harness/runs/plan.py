@@ -34,11 +34,17 @@ from harness.models import (
 )
 from harness.runs.datasets import prepare
 from harness.runs.folder import RunFolder
-from harness.runs.input_digests import wherever, with_inputs
 from harness.runs.prediction_trials import trials_of_files
-from harness.runs.request import Errand
+from harness.runs.request import TrialRequest
 from harness.runs.search import Search
-from harness.runs.trial_models import commands_of, identified, impossible_here, is_ceiling
+from harness.runs.trial_models import (
+    commands_of,
+    identified,
+    is_ceiling,
+    missing_here,
+    with_absolute_paths,
+    with_inputs,
+)
 from harness.scoring import scores_counts
 from harness.storage import paths
 from harness.tasks import DataFactors, Task, parse_split
@@ -98,16 +104,16 @@ class Plan:
         stages = self.job.resources
         return (Part(("score",), stages.score),) if self.files else stages.parts
 
-    def errand(self, trial: TrialSpec) -> Errand:
+    def request(self, trial: TrialSpec) -> TrialRequest:
         """Return a trial with all that a worker needs for it, wherever that worker stands."""
-        given = self.files.get(trial.id)
-        return Errand(
-            spec=wherever(trial),
+        file = self.files.get(trial.id)
+        return TrialRequest(
+            spec=with_absolute_paths(trial),
             run=paths.absolute(self.run.path),
             store=paths.absolute(self.stores[trial.dataset]),
             suites=self.job.score.suites,
             keep=("scores",) if self.files else tuple(self.job.keep),
-            given=paths.absolute(given) if given else "",
+            prediction=paths.absolute(file) if file else "",
             command=self.commands.get(trial.model, "") if trial.command else "",
         )
 
@@ -234,7 +240,7 @@ def _impossible(
                 "model out, or convert the dataset from its counts."
             )
     if here:
-        yield from dict.fromkeys(impossible_here(trials))
+        yield from dict.fromkeys(missing_here(trials))
 
 
 def _without_data(trials: Sequence[TrialSpec], stores: Mapping[str, str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from harness.executors import Outcome
     from harness.runs.plan import Plan
-    from harness.runs.request import Errand
+    from harness.runs.request import TrialRequest
 
 
 class Listener(Protocol):
@@ -19,7 +19,7 @@ class Listener(Protocol):
     def planned(self, plan: Plan) -> None:
         """Learn which trials there are; the missing ones begin."""
 
-    def finished(self, errand: Errand, outcome: Outcome) -> None:
+    def finished(self, request: TrialRequest, outcome: Outcome) -> None:
         """Learn how a trial ended."""
 
 
@@ -32,5 +32,5 @@ class Silence:
     def planned(self, plan: Plan) -> None:
         """Say nothing."""
 
-    def finished(self, errand: Errand, outcome: Outcome) -> None:
+    def finished(self, request: TrialRequest, outcome: Outcome) -> None:
         """Say nothing."""

@@ -1,4 +1,4 @@
-"""What a worker is given of a trial, and how it, or whoever waits for it, says that it failed."""
+"""A trial packaged for a worker, and how its failure is recorded."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """A trial, and what a worker needs besides to carry it out.
+class TrialRequest:
+    """A trial, and what a worker needs to carry it out.
 
     Attributes
     ----------
     spec
         What is computed.
-    run
-        The run folder, as a path that the worker can reach.
-    store
-        The screen, likewise.
+    run, store
+        The run folder and the screen, as paths that the worker can reach.
     suites
         What to score by.
     keep
         What stays in the trial's folder after scoring.
-    threads, gpus
-        How many threads scoring may use; how many GPUs are held the while.
-    given
+    threads, memory
+        Threads of scoring, and about how much memory a block of genes may take.
+    prediction
         The file of a prediction that was made elsewhere; `store` may then be a file, too.
     command
-        The declaration of a model that is a program.
+        The declaration of a model that is an external program.
     stages
-        Which stages this call carries out, those that are done already aside.
+        The stages of this call; those that are done already are left out.
+    gpus
+        How many GPUs the call holds.
     """
 
     spec: TrialSpec
@@ -46,32 +46,36 @@ class Errand:
     keep: tuple[str, ...] = ("scores", "profiles")
     threads: int = 1
     memory: str = "1GiB"
-    given: str = ""
+    prediction: str = ""
     command: str = ""
     stages: tuple[str, ...] = STAGES
     gpus: float = 0.0
 
 
 def record_failure(
-    errand: Errand, error: str, trace: str, *, cause: str = "raised", attempts: int | None = None
+    request: TrialRequest,
+    error: str,
+    trace: str,
+    *,
+    cause: str = "raised",
+    attempts: int | None = None,
 ) -> None:
-    """Write down how an attempt failed; also for a worker that could not do so itself.
+    """Record how an attempt failed; also called for a worker that could not do so itself.
 
-    Where it ran, in which stage it was, for how long, and how much memory it took are what it said
-    last.
+    Where it ran, in which stage, how long, and with how much memory comes from its last heartbeat.
     """
-    run, trial = RunFolder(errand.run), errand.spec.id
-    said = run.attempt(trial) or {}
+    run, trial = RunFolder(request.run), request.spec.id
+    attempt = run.attempt(trial) or {}
     failure = {
         "trial": trial,
         "cause": cause,
         "error": error,
         "traceback": trace,
-        "attempts": said.get("attempts", 1) if attempts is None else attempts,
-        "stage": said.get("stage"),
-        "wall_seconds": round(said["seen"] - said["began"], 3) if said else None,
-        "peak_memory": said.get("peak_memory"),
-        "host": said.get("host", platform.node()),
+        "attempts": attempt.get("attempts", 1) if attempts is None else attempts,
+        "stage": attempt.get("stage"),
+        "wall_seconds": round(attempt["seen"] - attempt["began"], 3) if attempt else None,
+        "peak_memory": attempt.get("peak_memory"),
+        "host": attempt.get("host", platform.node()),
         "log": run.log(trial),
     }
     run.write_failure(trial, failure)

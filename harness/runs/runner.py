@@ -23,7 +23,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.plan import Plan, plan_job, with_progress
 from harness.runs.progress import Silence
 from harness.runs.provenance import described_run
-from harness.runs.request import Errand, record_failure
+from harness.runs.request import TrialRequest, record_failure
 from harness.runs.search import choose
 from harness.runs.status import forget
 from harness.runs.submit import follow_run, submit_run
@@ -47,7 +47,7 @@ class Report:
     plan: Plan
     ran: int = 0
     stopped: str = ""
-    failures: list[tuple[Errand, Outcome]] = field(default_factory=list)
+    failures: list[tuple[TrialRequest, Outcome]] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -98,7 +98,7 @@ def run_job(
 def _run_missing(report: Report, cluster: ClusterSpec | None, listener: Listener) -> None:
     """Run the missing trials, counting outcomes in the report as they come."""
     plan = report.plan
-    requests: dict[str, Errand] = {}
+    requests: dict[str, TrialRequest] = {}
 
     def calls() -> Iterator[Call]:
         for request, call in missing_calls(plan):
@@ -130,12 +130,12 @@ def _run_missing(report: Report, cluster: ClusterSpec | None, listener: Listener
             listener.finished(request, outcome)
 
 
-def missing_calls(plan: Plan) -> Iterator[tuple[Errand, Call]]:
+def missing_calls(plan: Plan) -> Iterator[tuple[TrialRequest, Call]]:
     """Yield each missing trial with the first of its calls, without the stages that are done."""
     completed = plan.run.stages([t.id for t in plan.missing]) if len(plan.parts) > 1 else {}
     completed |= dict.fromkeys(plan.scoring, "predict")
     for trial in plan.missing:
-        request = plan.errand(trial)
+        request = plan.request(trial)
         yield (
             request,
             chain_calls(request, plan.parts, plan.job.limits, completed.get(trial.id)),
@@ -143,13 +143,13 @@ def missing_calls(plan: Plan) -> Iterator[tuple[Errand, Call]]:
 
 
 def chain_calls(
-    errand: Errand, parts: Sequence[Part], limits: Limits, completed: str | None
+    request: TrialRequest, parts: Sequence[Part], limits: Limits, completed: str | None
 ) -> Call:
     """Return the first of the calls that carry out a trial; each has the next as `then`.
 
     Parameters
     ----------
-    errand
+    request
         The trial.
     parts
         Which stages go together, and what they need.
@@ -158,7 +158,7 @@ def chain_calls(
     completed
         The last stage that an earlier attempt finished.
     """
-    run = RunFolder(errand.run)
+    run = RunFolder(request.run)
     done = STAGES[: STAGES.index(completed) + 1] if completed else ()
     call: Call | None = None
     for part in reversed(parts):
@@ -167,16 +167,16 @@ def chain_calls(
         needs = part.needs
         # On a GPU a fit has a process of its own, and scoring keeps one.
         on_gpu: Worker = "persistent" if part.stages == ("score",) else "single_use"
-        request = replace(errand, stages=part.stages, threads=needs.threads, gpus=needs.gpus)
+        request = replace(request, stages=part.stages, threads=needs.threads, gpus=needs.gpus)
         call = Call(
-            errand.spec.id,
+            request.spec.id,
             run_trial,
             (request,),
             needs,
             limit_s=limits.seconds,
             stall_s=limits.stall_seconds,
-            silence=partial(run.silence, errand.spec.id),
-            age=partial(run.age, errand.spec.id),
+            silence=partial(run.silence, request.spec.id),
+            age=partial(run.age, request.spec.id),
             worker=on_gpu if needs.gpus else "pooled",
             then=call,
         )

@@ -29,11 +29,16 @@ from harness.jobs import Setting, complete, frozen_parameters, trials_of
 from harness.metrics import metric_named
 from harness.models import parameters_of
 from harness.runs.folder import RunFolder
-from harness.runs.input_digests import digests_of_choices, wherever, with_inputs
-from harness.runs.request import Errand, record_failure
+from harness.runs.request import TrialRequest, record_failure
 from harness.runs.search_sampler import NEEDED, Proposals, Tried, keeps_up
 from harness.runs.trial import run_trial
-from harness.runs.trial_models import commands_of, identified
+from harness.runs.trial_models import (
+    commands_of,
+    digests_of_choices,
+    identified,
+    with_absolute_paths,
+    with_inputs,
+)
 from harness.storage import canonical, paths, text_digest
 from harness.tasks import Task, factor_values, parse_split
 
@@ -129,12 +134,12 @@ class Search:
         chosen: dict[str, Any] = {"parameters": frozen_parameters(values), "side": side}
         return tuple(with_inputs([replace(blank, cells=cells, **chosen) for blank in self.blanks]))
 
-    def errands(self, drawn: Mapping[str, Any]) -> tuple[Errand, ...]:
+    def requests(self, drawn: Mapping[str, Any]) -> tuple[TrialRequest, ...]:
         """Return what a worker needs to try a setting."""
         commands = commands_of([self.job.model])
         return tuple(
-            Errand(
-                spec=wherever(trial),
+            TrialRequest(
+                spec=with_absolute_paths(trial),
                 run=paths.absolute(self.run.path),
                 store=paths.absolute(self.store),
                 suites=(self.job.metric.suite,),
@@ -258,17 +263,17 @@ class RunningSearch:
             yield self._call(number) if self.proposals.ready(number) else None
 
     def _call(self, number: int) -> Call:
-        errands = self.search.errands(self.proposals.ask(number))
+        requests = self.search.requests(self.proposals.ask(number))
         self.begun[number] = time.monotonic()
-        self.describe(tuple(errand.spec for errand in errands))
-        run, trials = self.search.run, [errand.spec.id for errand in errands]
+        self.describe(tuple(request.spec for request in requests))
+        run, trials = self.search.run, [request.spec.id for request in requests]
         job, needs = self.job, self.search.resources
         better = self.search.higher_is_better
         reports = Reports(paths.absolute(self.search.folder), number, job.scheduler, better)
         return Call(
             str(number),
             try_setting,
-            (errands, job.metric.suite, job.metric.name, reports),
+            (requests, job.metric.suite, job.metric.name, reports),
             needs,
             limit_s=job.limits.seconds,
             stall_s=job.limits.stall_seconds,
@@ -296,7 +301,7 @@ class RunningSearch:
         )
         if outcome.cause not in ("", "raised"):  # the worker died and could not record it
             record_failure(
-                self.search.errands(drawn)[0],
+                self.search.requests(drawn)[0],
                 outcome.error,
                 outcome.traceback,
                 cause=outcome.cause,
@@ -362,7 +367,7 @@ class Reports:
 
 
 def try_setting(
-    errands: tuple[Errand, ...], suite: str, metric: str, reports: Reports
+    requests: tuple[TrialRequest, ...], suite: str, metric: str, reports: Reports
 ) -> float | None:
     """Carry out the trials of a setting that are not finished, and return its score.
 
@@ -379,14 +384,14 @@ def try_setting(
         return bool(pd.isna(value)) or reports.add(step, value)
 
     version = metric_named(metric).version
-    for errand in errands:
-        manifest = RunFolder(errand.run).manifest(errand.spec.id) or {"scored": {}}
+    for request in requests:
+        manifest = RunFolder(request.run).manifest(request.spec.id) or {"scored": {}}
         if manifest["scored"].get(f"{suite}:{metric}") != version:
             try:
-                run_trial(errand, report)
+                run_trial(request, report)
             except StoppedError:
                 return None
-    files = [RunFolder(errand.run).results(errand.spec.id) for errand in errands]
+    files = [RunFolder(request.run).results(request.spec.id) for request in requests]
     value = mean(pd.concat(pd.read_parquet(io.BytesIO(paths.read_bytes(file))) for file in files))
     if pd.isna(value):
         raise TrialError(f"no validation pair has a value of {metric} (suite {suite})")

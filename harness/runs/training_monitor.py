@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from harness.data import Answered
     from harness.models import Model
-    from harness.runs.request import Errand
+    from harness.runs.request import TrialRequest
     from harness.tasks import Query, Task, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
@@ -43,7 +43,7 @@ class TrialSupervision:
 
     Parameters
     ----------
-    errand, task
+    request, task
         The trial, and its screen under the split.
     scratch
         A folder for predictions that are deleted again.
@@ -54,13 +54,13 @@ class TrialSupervision:
     """
 
     def __init__(
-        self, errand: Errand, task: Task, scratch: str, answer: Answer, report: Report | None
+        self, request: TrialRequest, task: Task, scratch: str, answer: Answer, report: Report | None
     ) -> None:
-        self.errand, self.task, self.scratch = errand, task, scratch
+        self.request, self.task, self.scratch = request, task, scratch
         self.answer, self.report = answer, report
         self.view = task.train_view()
         self.queries = task.queries("validation")
-        run, trial = RunFolder(errand.run), errand.spec.id
+        run, trial = RunFolder(request.run), request.spec.id
         self.checkpoint = paths.join(run.of_trial(trial, CHECKPOINT), "training.bin")
         self.curve = run.of_trial(trial, CURVE)
         self.reference = run.reference
@@ -94,11 +94,11 @@ class TrialSupervision:
         self.answer(model, self.queries, self.view, writer)
         if self._scorer is None:
             self._scorer = TrialScorer(
-                self.task, self.errand, self.reference, validation=_parted(metric)
+                self.task, self.request, self.reference, validation=_parted(metric)
             )
         frame = self._scorer.score(writer.made, with_own_controls=False).frame
-        if self.report is not None and self.errand.spec.side == "validation":
-            scorer = TrialScorer(self.task, self.errand, self.reference)
+        if self.report is not None and self.request.spec.side == "validation":
+            scorer = TrialScorer(self.task, self.request, self.reference)
             if not self.report(step, scorer.score(writer.made, with_own_controls=False).frame):
                 raise StoppedError(
                     f"stopped early at step {step} (ASHA): other settings scored better"

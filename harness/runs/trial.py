@@ -27,7 +27,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.heartbeat import Heartbeat, StageTimer, total_cost
 from harness.runs.log import recorded, scratch_folder
 from harness.runs.provenance import VERSION
-from harness.runs.request import Errand, record_failure
+from harness.runs.request import TrialRequest, record_failure
 from harness.runs.stages import (
     MODEL,
     PREDICTIONS,
@@ -65,7 +65,7 @@ log = logging.getLogger("harness.trial")
 _SCREEN: dict[tuple[object, ...], Store] = {}
 
 
-def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
+def run_trial(request: TrialRequest, report: Report | None = None) -> dict[str, Any]:
     """Carry out a trial, and return its manifest; its scores are in the run folder.
 
     A trial whose predictions were kept is scored again, not fitted again. An exception leaves
@@ -74,7 +74,7 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
 
     Parameters
     ----------
-    errand
+    request
         The trial, and what is needed for it.
     report
         For a model that reports: called with each step and its scores, returns whether to go on.
@@ -84,22 +84,22 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
     StoppedError
         `report` said no.
     """
-    run, trial = RunFolder(errand.run), errand.spec.id
+    run, trial = RunFolder(request.run), request.spec.id
     earlier = run.manifest(trial) or {}
     paths.remove(run.of_trial(trial, "manifest.json"))
-    paths.write_atomic(run.of_trial(trial, "spec.json"), errand.spec.to_json())
-    goes_on, call = errand.stages[0] != STAGES[0], ", ".join(errand.stages)
+    paths.write_atomic(run.of_trial(trial, "spec.json"), request.spec.to_json())
+    goes_on, call = request.stages[0] != STAGES[0], ", ".join(request.stages)
     with (
         recorded(run.log(trial), goes_on=goes_on) as show,
         Heartbeat(run, trial, call, show) as heartbeat,
     ):
-        log.info("%s: begins on %s", errand.spec, platform.node())
-        timer = StageTimer(heartbeat, errand.gpus)
+        log.info("%s: begins on %s", request.spec, platform.node())
+        timer = StageTimer(heartbeat, request.gpus)
         try:
-            if errand.given:
-                manifest = _score_file(errand, run, timer)
+            if request.prediction:
+                manifest = _score_file(request, run, timer)
             else:
-                manifest = TrialPipeline(errand, run, timer, report).run_stages(earlier)
+                manifest = TrialPipeline(request, run, timer, report).run_stages(earlier)
         except (Exception, SystemExit) as error:
             log.exception("failed")
             with suppress(OSError):  # the error itself is to be reported
@@ -111,19 +111,19 @@ def run_trial(errand: Errand, report: Report | None = None) -> dict[str, Any]:
                 cause = "stopped"
                 paths.remove(run.of_trial(trial, CHECKPOINT))
             message = f"{type(error).__name__}: {error}"
-            record_failure(errand, message, traceback.format_exc(), cause=cause)
+            record_failure(request, message, traceback.format_exc(), cause=cause)
             raise
     if "scored" in manifest:
         run.write_manifest(trial, {**manifest, "attempts": heartbeat.attempts})
     return manifest
 
 
-def _score_file(errand: Errand, run: RunFolder, timer: StageTimer) -> dict[str, Any]:
+def _score_file(request: TrialRequest, run: RunFolder, timer: StageTimer) -> dict[str, Any]:
     """Score a prediction that was made elsewhere; return the manifest."""
     with timer.stage("score"):
-        scores = score_file(errand, run.reference)
-    write_scores(run.results(errand.spec.id), scores.frame.assign(trial=errand.spec.id))
-    return _manifest(errand, scores, timer.costs)
+        scores = score_file(request, run.reference)
+    write_scores(run.results(request.spec.id), scores.frame.assign(trial=request.spec.id))
+    return _manifest(request, scores, timer.costs)
 
 
 class TrialPipeline:
@@ -131,26 +131,26 @@ class TrialPipeline:
 
     Parameters
     ----------
-    errand, run, report
+    request, run, report
         As for `run_trial`.
     timer
         Measures each stage.
     """
 
     def __init__(
-        self, errand: Errand, run: RunFolder, timer: StageTimer, report: Report | None
+        self, request: TrialRequest, run: RunFolder, timer: StageTimer, report: Report | None
     ) -> None:
-        self.errand, self.run, self.timer, self.report = errand, run, timer, report
-        self.spec = spec = errand.spec
+        self.request, self.run, self.timer, self.report = request, run, timer, report
+        self.spec = spec = request.spec
         self.ceiling = is_ceiling(spec)
-        model = class_for(spec, errand.command)
-        self.code = code_of_model(spec.model, errand.command)
+        model = class_for(spec, request.command)
+        self.code = code_of_model(spec.model, request.command)
         self.trains = bool(getattr(model, "trains", False))
         self.stages = StageFiles(run, spec.id, code_of(model))
-        store = _opened(store_here(errand.store))
+        store = _opened(store_here(request.store))
         if store.fingerprint != spec.fingerprint:
             raise DataError(
-                f"{errand.store} has other content than when the job was planned: found "
+                f"{request.store} has other content than when the job was planned: found "
                 f"fingerprint {store.fingerprint}, expected {spec.fingerprint}. Run again."
             )
         self.task = Task(
@@ -176,7 +176,7 @@ class TrialPipeline:
         -------
         The manifest, or the costs of the stages where scoring is left to another call.
         """
-        errand, trial = self.errand, self.spec.id
+        request, trial = self.request, self.spec.id
         kept = self.run.of_trial(trial, PREDICTIONS)
         predicted: Predicted | None
         with scratch_folder(self.run.of_trial(trial, SCRATCH)) as scratch:
@@ -187,7 +187,7 @@ class TrialPipeline:
             else:
                 predicted, said = self.predictions(scratch)
                 costs, code = self.stages.costs, self.code
-            if "score" not in errand.stages:
+            if "score" not in request.stages:
                 return {"trial": trial, "stages": self.timer.costs}
             assert predicted is not None  # a call that scores also predicts
             with self.timer.stage("score"):
@@ -196,9 +196,9 @@ class TrialPipeline:
             if predicted != kept:
                 self.keep(scratch)
         self.stages.forget()
-        if self.trains and "checkpoints" not in errand.keep:
+        if self.trains and "checkpoints" not in request.keep:
             paths.remove(self.run.of_trial(trial, CHECKPOINT))
-        manifest = _manifest(errand, scores, costs | self.timer.costs, said, ceiling=self.ceiling)
+        manifest = _manifest(request, scores, costs | self.timer.costs, said, ceiling=self.ceiling)
         return {**manifest, "code": code}
 
     def predictions(self, scratch: str) -> tuple[Predicted | None, tuple[str, ...]]:
@@ -208,7 +208,7 @@ class TrialPipeline:
         -------
         The predictions, None where another call makes them, and the model's notes on them.
         """
-        done, stages = self.stages.records, self.errand.stages
+        done, stages = self.stages.records, self.request.stages
         if "predict" in done:
             return self.stages.path(PREDICTIONS), self.stages.notes
         # A call that scores also predicts if the predictions of another are gone: that worker was
@@ -236,15 +236,15 @@ class TrialPipeline:
         said = notes(model)
         if "score" not in stages:
             self.stages.leave(paths.join(scratch, PREDICTIONS), PREDICTIONS)
-            if "profiles" in self.errand.keep:
+            if "profiles" in self.request.keep:
                 self.stages.leave(paths.join(scratch, PROFILES), PROFILES)
             self.stages.finish("predict", self.timer.costs["predict"], notes=said)
         return predicted, said
 
     def fitted(self, queries: Sequence[Query], view: TrainView, scratch: str) -> Model:
         """Return the model as an earlier call fitted it, or fit it now."""
-        errand = self.errand
-        model = model_for(self.spec, errand.command, scratch, errand.threads)
+        request = self.request
+        model = model_for(self.spec, request.command, scratch, request.threads)
         if "fit" in self.stages.records:
             with self.stages.fetched(MODEL) as folder:
                 return load_model(model, folder, view)
@@ -266,7 +266,7 @@ class TrialPipeline:
         if getattr(model, "reports", False):
             setattr(model, "report_", judge)  # noqa: B010 - a model need not have it
         if self.trains:
-            offered = TrialSupervision(errand, self.task, scratch, self.answer, self.report)
+            offered = TrialSupervision(request, self.task, scratch, self.answer, self.report)
             setattr(model, "supervision_", offered)  # noqa: B010 - likewise
         with self.timer.stage("fit"):
             model.fit(view)
@@ -276,7 +276,7 @@ class TrialPipeline:
         self, model: Model, queries: Sequence[Query], view: TrainView, scratch: str
     ) -> Predicted:
         """Let a fitted model predict; return the predictions, in memory or in `scratch`."""
-        keep, last = self.errand.keep, "score" in self.errand.stages
+        keep, last = self.request.keep, "score" in self.request.stages
         place = paths.join(scratch, PREDICTIONS)
         label = self.task.store.control_label
         options: Any = {"genes": view.genes, "control_label": label, "model": self.spec.model}
@@ -325,8 +325,8 @@ class TrialPipeline:
     def score(self, predicted: Predicted) -> Scores:
         """Score predictions against the held-out cells."""
         kept = predicted == self.run.of_trial(self.spec.id, PREDICTIONS)
-        own = kept or "predictions" in self.errand.keep
-        scorer = TrialScorer(self.task, self.errand, self.run.reference, ceiling=self.ceiling)
+        own = kept or "predictions" in self.request.keep
+        scorer = TrialScorer(self.task, self.request, self.run.reference, ceiling=self.ceiling)
         return scorer.score(predicted, with_own_controls=own)
 
     def keep(self, scratch: str) -> None:
@@ -337,7 +337,7 @@ class TrialPipeline:
         for what, name in (("profiles", PROFILES), ("predictions", PREDICTIONS)):
             final = self.run.of_trial(self.spec.id, name)
             paths.remove(final)
-            if what not in self.errand.keep:
+            if what not in self.request.keep:
                 continue
             if what == "profiles" and self.write_profiles is not None:
                 self.write_profiles(final)
@@ -363,7 +363,7 @@ def _opened(path: str) -> Store:
 
 
 def _manifest(
-    errand: Errand,
+    request: TrialRequest,
     scores: Scores,
     costs: Mapping[str, Cost],
     said: tuple[str, ...] = (),
@@ -375,11 +375,11 @@ def _manifest(
     ends = {suite: ends or why for suite, (ends, why) in scores.scales.items()}
     scored = dict.fromkeys(zip(frame["suite"], frame["metric"], frame["version"], strict=True))
     return {
-        "trial": errand.spec.id,
-        "model": errand.spec.model,
+        "trial": request.spec.id,
+        "model": request.spec.model,
         "ceiling": ceiling,
         "scored": {f"{s}:{m}": int(v) for s, m, v in scored},
-        "kept": sorted(errand.keep),
+        "kept": sorted(request.keep),
         "undefined": int(frame["value"].isna().sum()),
         "notes": list(said),
         **({"ends": ends} if ends else {}),

@@ -1,4 +1,4 @@
-"""The models of trials: made, identified, and their programs prepared."""
+"""The models of trials: identified by all that they read, made, and their programs prepared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config import is_file
+from harness.errors import JobError
 from harness.kernels import available_threads
 from harness.models import (
     Command,
@@ -16,16 +18,18 @@ from harness.models import (
     local_requirements,
     make_model,
     model_class,
+    parameters_of,
     place_of,
     registered_classes,
     wrong_places,
 )
-from harness.storage import canonical, paths, remembered_digest
+from harness.storage import canonical, content_digest, paths, remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from inspect import Parameter
 
-    from harness.jobs import TrialSpec
+    from harness.jobs import SearchJob, TrialSpec
     from harness.models import Model
 
 log = logging.getLogger("harness.program")
@@ -59,7 +63,7 @@ def commands_of(names: Iterable[str]) -> dict[str, str]:
     return {name: command.to_json() for name, command in found.items() if command is not None}
 
 
-def impossible_here(trials: Sequence[TrialSpec]) -> Iterator[str]:
+def missing_here(trials: Sequence[TrialSpec]) -> Iterator[str]:
     """Yield what this machine lacks for the programs of trials."""
     for name in sorted({trial.model for trial in trials if trial.command}):
         command = command_of(name)
@@ -128,3 +132,55 @@ def model_for(trial: TrialSpec, command: str, scratch: str, threads: int) -> Mod
     program.work_in(scratch, threads)
     made: Model = program
     return made
+
+
+def with_inputs(trials: Sequence[TrialSpec]) -> Iterator[TrialSpec]:
+    """Yield trials with a digest of each file that they name; each file is looked at once.
+
+    Raises
+    ------
+    JobError
+        Two files hold the same, so that two settings would be one trial.
+    """
+    digests: dict[str, str] = {}
+    by_id: dict[str, TrialSpec] = {}
+    known_of = {model: parameters_of(model) for model in {trial.model for trial in trials}}
+    for trial in trials:
+        named = dict(_files(trial, known_of[trial.model]))
+        for path in named.values():
+            digests[path] = digests.get(path) or content_digest(path)
+        inputs = {name: digests[path] for name, path in named.items()}
+        known = replace(trial, inputs=tuple(sorted(inputs.items())))
+        if inputs and by_id.setdefault(known.id, known) != known:
+            other = dict(_files(by_id[known.id], known_of[trial.model]))
+            name = next(name for name in named if named[name] != other[name])
+            raise JobError(
+                f"{trial.model}: {name} {other[name]!r} and {named[name]!r} hold the same, and "
+                "would be one trial. Remove one."
+            )
+        yield known
+
+
+def with_absolute_paths(trial: TrialSpec) -> TrialSpec:
+    """Return a trial whose files are found by a worker in any folder; its id is the same."""
+    places = dict(trial.parameters)
+    places |= {name: paths.absolute(str(places[name])) for name, _ in trial.inputs}
+    return replace(trial, parameters=tuple(sorted(places.items())))
+
+
+def digests_of_choices(job: SearchJob) -> dict[str, dict[str, str]]:
+    """Return, under ``files``, a digest of each file that a search chooses from; else nothing."""
+    known = parameters_of(job.model)
+    found = {
+        str(value): content_digest(value)
+        for name, dimension in job.space.items()
+        for value in dimension.choice or ()
+        if is_file(known[name].annotation, value)
+    }
+    return {"files": found} if found else {}
+
+
+def _files(trial: TrialSpec, known: Mapping[str, Parameter]) -> Iterator[tuple[str, str]]:
+    for name, value in trial.parameters:
+        if is_file(known[name].annotation, value):
+            yield name, str(value)

@@ -17,7 +17,7 @@ from harness.tasks import Task, parse_split
 
 if TYPE_CHECKING:
     from harness.data import Cells, Scale
-    from harness.runs.request import Errand
+    from harness.runs.request import TrialRequest
     from harness.scoring import Scores
 
 
@@ -28,7 +28,7 @@ class TrialScorer:
     ----------
     task
         Its held-out cells are the truth.
-    errand
+    request
         The trial, and by which suites it is scored.
     reference
         The folder that trials share.
@@ -41,14 +41,14 @@ class TrialScorer:
     def __init__(
         self,
         task: Task,
-        errand: Errand,
+        request: TrialRequest,
         reference: str,
         *,
         ceiling: bool = False,
         validation: tuple[str, str] | None = None,
     ) -> None:
-        self.task, self.spec = task, errand.spec
-        spec, store = errand.spec, task.store
+        self.task, self.spec = task, request.spec
+        spec, store = request.spec, task.store
         self.side = "validation" if validation else spec.side
         self.is_final = self.side == "test" and not ceiling
         # Where no perturbation acts on a gene of the screen, as with compounds, there is no target
@@ -57,8 +57,8 @@ class TrialScorer:
         without_targets = not any(store.targets(name) for name in names)
         options = partial(
             ScoringOptions,
-            threads=errand.threads,
-            memory=errand.memory,
+            threads=request.threads,
+            memory=request.memory,
             no_target_genes=without_targets,
         )
         # Trials of one fold in one process share the truth's part; validation has its own.
@@ -66,7 +66,7 @@ class TrialScorer:
         suite, metric = validation or (None, None)
         self.scorer = Scorer(
             lambda scale: task.truth(self.side, half=ceiling, scale=scale),
-            [suite] if suite else errand.suites,
+            [suite] if suite else request.suites,
             options(scale="log1p"),
             counts_options=options(scale="counts"),
             metrics=[metric] if metric else None,
@@ -103,17 +103,17 @@ class TrialScorer:
         return held_controls(self.task.shown_controls(self.side), data, seed if data else None)
 
 
-def score_file(errand: Errand, reference: str) -> Scores:
+def score_file(request: TrialRequest, reference: str) -> Scores:
     """Score a prediction that was made elsewhere against a file, or held-out cells of a store."""
-    spec, suites = errand.spec, errand.suites
+    spec, suites = request.spec, request.suites
     options = ScoringOptions(
-        **json.loads(spec.prediction)["reading"], threads=errand.threads, memory=errand.memory
+        **json.loads(spec.prediction)["reading"], threads=request.threads, memory=request.memory
     )
-    truth: Any = errand.store
+    truth: Any = request.store
     if spec.split_spec:
         split = parse_split(json.loads(spec.split_spec), spec.split)
-        task = Task(open_store(errand.store), split, spec.fold, controls=spec.controls)
+        task = Task(open_store(request.store), split, spec.fold, controls=spec.controls)
         truth = lambda scale: task.truth(spec.side, scale=scale)  # noqa: E731
-    key = (errand.store, spec.fingerprint, spec.split_spec, spec.fold, spec.side, spec.controls)
+    key = (request.store, spec.fingerprint, spec.split_spec, spec.fold, spec.side, spec.controls)
     scorer = Scorer(truth, suites, options, reference=reference, key=key)
-    return scorer.score(errand.given, strict=False, with_ends=True)
+    return scorer.score(request.prediction, strict=False, with_ends=True)

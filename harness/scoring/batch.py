@@ -22,13 +22,6 @@ from harness.scoring.scorer import SUFFIXES, Scorer, chosen_suites
 from harness.storage import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from harness.scoring.scores import Scores
-    from harness.scoring.truth import PreparedTruth
-
-
-if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from harness.scoring.scores import Scores

@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.data import Cells
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from harness.data import Cells
     from harness.kernels import Groups
 
 

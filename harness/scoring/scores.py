@@ -24,11 +24,7 @@ from harness.metrics import (
 from harness.storage import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from harness.scoring.anchors import Ends

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from harness.executors import Outcome
-    from harness.runs.request import Errand
+    from harness.runs.request import TrialRequest
 
 CPUS, WARM = 2, 20
 JOB = """
@@ -93,7 +93,7 @@ class Counted(Silence):
         if self.ended in {WARM, self.trials}:
             self.marks.append(Mark.now())
 
-    def finished(self, errand: Errand, outcome: Outcome) -> None:
+    def finished(self, request: TrialRequest, outcome: Outcome) -> None:
         """Count a trial of ours."""
         assert not outcome.failed, outcome.error
         self.count()
@@ -118,12 +118,12 @@ class Files:
     scores: bytes
 
 
-def files_of_a_trial(errand: Errand) -> Files:
+def files_of_a_trial(request: TrialRequest) -> Files:
     """Carry out a trial, and return what it wrote."""
-    run_trial(errand)
-    folder = Path(errand.run, "trials", errand.spec.id)
+    run_trial(request)
+    folder = Path(request.run, "trials", request.spec.id)
     small = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    scores = Path(errand.run, "results", f"{errand.spec.id}.parquet").read_bytes()
+    scores = Path(request.run, "results", f"{request.spec.id}.parquet").read_bytes()
     return Files(small, contents(folder / "profiles.zarr"), scores)
 
 
@@ -206,21 +206,21 @@ class InMemory:
 
 
 @cache
-def prepared(errand: Errand) -> tuple[Any, Any, Any]:
+def prepared(request: TrialRequest) -> tuple[Any, Any, Any]:
     """Return what a process reads once: the task, the truth's part of the scores, the controls."""
     pinned(1).__enter__()  # for the rest of the process
-    spec = errand.spec
+    spec = request.spec
     split = parse_split(json.loads(spec.split_spec), spec.split)
-    task = Task(open_store(errand.store), split, spec.fold, controls=spec.controls)
+    task = Task(open_store(request.store), split, spec.fold, controls=spec.controls)
     reading = ScoringOptions(scale="log1p", threads=1)
-    truth = prepare(task.truth(spec.side), reading, suite=list(errand.suites))
+    truth = prepare(task.truth(spec.side), reading, suite=list(request.suites))
     return task, truth, held_controls(task.shown_controls(spec.side))
 
 
-def compute(errand: Errand, seed: int) -> Any:
+def compute(request: TrialRequest, seed: int) -> Any:
     """Fit, predict and score in memory, and return the score rows."""
-    task, truth, controls = prepared(errand)
-    spec = errand.spec
+    task, truth, controls = prepared(request)
+    spec = request.spec
     model, view = make_model(spec.model, dict(spec.parameters), seed), task.train_view()
     queries = task.queries(spec.side)
     model.fit(view)
@@ -230,7 +230,7 @@ def compute(errand: Errand, seed: int) -> Any:
     for query in queries:
         labels += [query.perturbation] * query.n_cells
     cells = InMemory(np.concatenate(blocks), labels, queries[0].context, task)
-    return score(truth, cells, suite=list(errand.suites)).frame
+    return score(truth, cells, suite=list(request.suites)).frame
 
 
 # --- contenders ---------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def on_plain_ray(work: Callable[[int], None], trials: int) -> Counted:
     return counted
 
 
-def writes(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
+def writes(folder: Path, request: TrialRequest, files: Files, trials: int) -> Counted:
     """Write the same files in plain Ray tasks."""
 
     def work(number: int) -> None:
@@ -263,25 +263,25 @@ def writes(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
     return on_plain_ray(work, trials)
 
 
-def science(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
+def science(folder: Path, request: TrialRequest, files: Files, trials: int) -> Counted:
     """Compute the same scores in plain Ray tasks, and write the same files."""
 
     def work(number: int) -> None:
-        frame = compute(errand, number)
+        frame = compute(request, number)
         write_scores("memory://rows.parquet", frame.assign(trial=str(number)))  # encodes them
         write_files(files, str(folder / "science"), f"{number:012}")
 
     return on_plain_ray(work, trials)
 
 
-def harness(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
+def harness(folder: Path, request: TrialRequest, files: Files, trials: int) -> Counted:
     """Run the job."""
     counted = Counted(trials)
     run_job(str(folder / "job.yaml"), str(folder / "harness"), str(folder / "on.yaml"), counted)
     return counted
 
 
-def tune(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
+def tune(folder: Path, request: TrialRequest, files: Files, trials: int) -> Counted:
     """Write the same files as trials of Ray Tune, whose actors are used again."""
     import harness.executors.ray_search  # noqa: F401 - sets what Tune reads
     import ray
@@ -309,19 +309,19 @@ def tune(folder: Path, errand: Errand, files: Files, trials: int) -> Counted:
 CONTENDERS = {each.__name__: each for each in (writes, science, harness, tune)}
 
 
-def measure(name: str, folder: Path, errand: Errand, files: Files, trials: int) -> None:
+def measure(name: str, folder: Path, request: TrialRequest, files: Files, trials: int) -> None:
     """Let one contender run, and write down what each trial took."""
-    found = CONTENDERS[name](folder, errand, files, trials).per_trial
+    found = CONTENDERS[name](folder, request, files, trials).per_trial
     (folder / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def prepared_job(folder: Path, trials: int) -> tuple[Errand, Files]:
+def prepared_job(folder: Path, trials: int) -> tuple[TrialRequest, Files]:
     """Write the job, and find out what its trials write."""
     (folder / "job.yaml").write_text(JOB.format(trials=trials), encoding="utf-8")
     (folder / "on.yaml").write_text(CLUSTER, encoding="utf-8")
     plan = plan_job(str(folder / "job.yaml"), str(folder / "template"))
-    errand = plan.errand(plan.trials[0])
-    return errand, files_of_a_trial(errand)
+    request = plan.request(plan.trials[0])
+    return request, files_of_a_trial(request)
 
 
 def report(found: dict[str, tuple[float, float]]) -> Iterator[str]:
@@ -344,9 +344,9 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
         folder = Path(scratch)
-        errand, files = prepared_job(folder, trials)
+        request, files = prepared_job(folder, trials)
         for name in chosen:
-            arguments = (name, folder, errand, files, trials)
+            arguments = (name, folder, request, files, trials)
             process = multiprocessing.get_context("spawn").Process(target=measure, args=arguments)
             process.start()
             process.join()

@@ -99,8 +99,8 @@ def nothing() -> None:
 def drive(folder: Path) -> str:
     """Drive the job from an empty folder, with calls that do nothing."""
 
-    def idle(errand: object, *_: object) -> Call:
-        return Call(errand.spec.id, nothing)  # type: ignore[attr-defined]
+    def idle(request: object, *_: object) -> Call:
+        return Call(request.spec.id, nothing)  # type: ignore[attr-defined]
 
     harness.runs.runner.chain_calls = idle  # type: ignore[assignment]
     report = run_job(str(folder / "large.yaml"), str(folder / "idle"), str(folder / "on.yaml"))

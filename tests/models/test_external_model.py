@@ -247,7 +247,8 @@ def test_bad_values_fail_their_trial_and_no_other(tmp_path: Path) -> None:
     faults = "[none, nan, negative, counts, integers]"
     report = run_job(job(tmp_path, f"{{model: mine, fault: {faults}}}"), "run", "inline")
     said = {
-        dict(errand.spec.parameters)["fault"]: outcome.error for errand, outcome in report.failures
+        dict(request.spec.parameters)["fault"]: outcome.error
+        for request, outcome in report.failures
     }
     assert report.ran == 6
     assert set(said) == {"nan", "negative", "counts", "integers"}
@@ -333,7 +334,7 @@ def test_the_time_limit_of_a_trial_ends_the_program(tmp_path: Path) -> None:
     named = job(tmp_path, "{model: mine, fault: hangs_in_train}", "limits: {seconds: 6}\n")
     report = run_job(named, "run", "inline")
     assert [outcome.cause for _, outcome in report.failures] == ["time"]
-    (trial,) = [errand.spec.id for errand, _ in report.failures]
+    (trial,) = [request.spec.id for request, _ in report.failures]
     wait_for_the_end(child_in(Path("run/trials", trial, "log.txt")))
 
 

@@ -201,7 +201,7 @@ def asked(report: Report) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_model_is_told_with_its_query(report: Report, name: str) -> None:
     _, cause, said = CASES[name]
-    outcome = next(outcome for errand, outcome in report.failures if errand.spec.model == name)
+    outcome = next(outcome for request, outcome in report.failures if request.spec.model == name)
     queries = asked(report)
     said = said.replace("THIRD", queries[2]).replace("LAST", queries[-1].partition(" in ")[0])
     assert re.search(said, outcome.traceback, flags=re.DOTALL), outcome.traceback

@@ -16,7 +16,7 @@ from harness.runs.plan import plan_job
 from harness.runs.trial import run_trial
 
 if TYPE_CHECKING:
-    from harness.runs.request import Errand
+    from harness.runs.request import TrialRequest
 
 JOB = """
 dataset: sim:tiny?contexts=1&genes=60&seed={seed}
@@ -32,17 +32,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def errand(folder: Path, seed: int = 0) -> Errand:
+def request(folder: Path, seed: int = 0) -> TrialRequest:
     job = folder / "job.yaml"
     job.write_text(JOB.format(seed=seed), encoding="utf-8")
     plan = plan_job(str(job), str(folder / "run"))
-    return plan.errand(plan.trials[0])
+    return plan.request(plan.trials[0])
 
 
 def test_all_that_is_published_is_flushed_and_nothing_that_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = errand(tmp_path)
+    mine = request(tmp_path)
     flushed: list[int] = []
     flush = os.fsync
 
@@ -67,7 +67,7 @@ def test_all_that_is_published_is_flushed_and_nothing_that_is_deleted(
 
 
 def test_a_screen_made_anew_under_its_name_is_seen_by_the_same_process(tmp_path: Path) -> None:
-    first, other = errand(tmp_path), errand(tmp_path, seed=1)
+    first, other = request(tmp_path), request(tmp_path, seed=1)
     copy = tmp_path / "screen.zarr"
     shutil.copytree(first.store, copy)
     run_trial(replace(first, store=str(copy)))

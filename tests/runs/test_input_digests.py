@@ -80,10 +80,10 @@ def test_a_worker_in_another_folder_finds_the_file(tmp_path, genes, monkeypatch)
     genes("genes.csv")
     plan = plan_job(job_of(tmp_path, "genes.csv"), "run")
     trial = next(trial for trial in plan.trials if trial.model == "ridge")
-    errand = plan.errand(trial)
+    request = plan.request(trial)
     assert dict(trial.parameters)["features"] == "genes.csv"
-    assert dict(errand.spec.parameters)["features"] == str(tmp_path / "genes.csv")
-    assert errand.spec.id == trial.id
+    assert dict(request.spec.parameters)["features"] == str(tmp_path / "genes.csv")
+    assert request.spec.id == trial.id
 
 
 def test_a_moved_table_fits_nothing_anew_and_a_changed_one_is_another_row(tmp_path, genes):
@@ -136,7 +136,7 @@ def test_a_table_that_changes_under_a_run_fails_its_trial(tmp_path, genes, monke
 
     monkeypatch.setattr("harness.runs.runner.plan_job", plan_then_change)
     report = run_job(job_of(tmp_path, path), str(tmp_path / "run"), "inline")
-    assert [errand.spec.model for errand, _ in report.failures] == ["ridge"]
+    assert [request.spec.model for request, _ in report.failures] == ["ridge"]
     assert "other content than when the job was planned" in report.failures[0][1].error
 
 

@@ -396,6 +396,6 @@ def test_a_file_of_another_screen_fails_alone_and_says_why(job: Path) -> None:
     other.var_names = [f"H{i}" for i in range(len(GENES))]
     other.write_h5ad(path)
     report = run_job(str(job), str(job.parent / "run"), "inline")
-    [(errand, outcome)] = report.failures
-    assert (errand.spec.model, errand.spec.seed, report.ran) == ("good", 0, 4)
+    [(request, outcome)] = report.failures
+    assert (request.spec.model, request.spec.seed, report.ran) == ("good", 0, 4)
     assert "H0" in outcome.error

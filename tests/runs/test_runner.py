@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.executors import Outcome
-    from harness.runs.trial import Errand
+    from harness.runs.trial import TrialRequest
     from harness.tasks.task import Prediction, Query
 
 JOB = """
@@ -54,8 +54,8 @@ class Seen:
     def planned(self, plan: Plan) -> None:
         self.missing.append(len(plan.missing))
 
-    def finished(self, errand: Errand, outcome: Outcome) -> None:
-        self.ended.append(errand.spec.model)
+    def finished(self, request: TrialRequest, outcome: Outcome) -> None:
+        self.ended.append(request.spec.model)
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +103,10 @@ def test_a_job_that_grew_by_one_model_runs_one_model(job: Path) -> None:
 def test_a_trial_that_raises_fails_alone_and_says_where(job: Path) -> None:
     report, _ = run(job, "raises-in-predict", "perturbation-mean")
     assert report.ran == 3
-    [(errand, outcome)] = report.failures
+    [(request, outcome)] = report.failures
     assert outcome.error.startswith("RuntimeError: no answer to")
     assert "in predict" in outcome.traceback
-    log = Path(report.plan.run.log(errand.spec.id)).read_text(encoding="utf-8")
+    log = Path(report.plan.run.log(request.spec.id)).read_text(encoding="utf-8")
     assert "the model was here" in log
     assert "RuntimeError" in log
     states = Results(report.plan.run.path).trials.set_index("model")["state"]
@@ -208,10 +208,10 @@ def test_a_worker_in_another_folder_finds_the_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_CACHE", "cache")
     plan = plan_job(job.name, "run")
-    errand = plan.errand(plan.trials[0])
+    request = plan.request(plan.trials[0])
     assert plan.run.path == "run"
-    assert errand.run == str(tmp_path / "run")
-    assert Path(errand.store).is_relative_to(tmp_path / "cache")
+    assert request.run == str(tmp_path / "run")
+    assert Path(request.store).is_relative_to(tmp_path / "cache")
 
 
 def test_a_run_describes_itself(job: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_network_reports_epochs_and_leaves_no_checkpoint_where_it_is_stopped(
     pytest.importorskip("torch", reason="networks need the extra `torch`")
     plan = search(**NETWORK, budget={"trials": 1}).plan
     assert plan.search is not None
-    [errand] = plan.search.errands({"learning_rate": 0.002, "epochs": 9, "validate_every": 2})
+    [request] = plan.search.requests({"learning_rate": 0.002, "epochs": 9, "validate_every": 2})
     told: list[int] = []
 
     def add(reports: Reports, epoch: int, value: float) -> bool:
@@ -214,9 +214,9 @@ def test_a_network_reports_epochs_and_leaves_no_checkpoint_where_it_is_stopped(
         return epoch < 4
 
     monkeypatch.setattr(Reports, "add", add)
-    assert try_setting((errand,), "vcc2025", "mae", Reports(plan.search.folder, 7)) is None
+    assert try_setting((request,), "vcc2025", "mae", Reports(plan.search.folder, 7)) is None
     assert told == [2, 4]
-    folder = Path(plan.run.of_trial(errand.spec.id))
+    folder = Path(plan.run.of_trial(request.spec.id))
     failure = json.loads((folder / "failure.json").read_text())
     assert failure["cause"] == "stopped"
     assert "stopped early at step 4 (ASHA)" in failure["error"]

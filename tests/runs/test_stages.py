@@ -204,11 +204,11 @@ def test_notes_on_predictions_reach_the_manifest(job: Callable[..., Path]) -> No
 def carried_out(job: Path, n_calls: int, folder: str = "run") -> None:
     """Carry out the first calls of the job's one trial, as if the worker was lost in the next."""
     plan = plan_job(str(job), str(job.parent / folder))
-    [(errand, call)] = missing_calls(plan)
+    [(request, call)] = missing_calls(plan)
     for _ in range(n_calls):
         assert not attempt(call).failed
         call = call.then
-    record_failure(errand, "WorkerCrashedError: gone", "", cause="lost")
+    record_failure(request, "WorkerCrashedError: gone", "", cause="lost")
 
 
 @pytest.mark.parametrize(("n_calls", "left"), [(1, "predict"), (2, "score")])
@@ -241,7 +241,7 @@ def test_a_scoring_call_whose_worker_was_lost_after_its_work_can_be_made_again(
     before = Results(plan.run.path).scores
     if said == "nothing":
         (Path(plan.run.of_trial(trial.id)) / "manifest.json").unlink()
-    assert "scored" in run_trial(replace(plan.errand(trial), stages=("score",)))
+    assert "scored" in run_trial(replace(plan.request(trial), stages=("score",)))
     assert Results(plan.run.path).scores.equals(before)
     assert not Path(plan.run.of_trial(trial.id), "stages").exists()
 
@@ -375,11 +375,11 @@ def test_attempts_are_counted_and_a_failure_says_where_and_when(
 def test_a_lost_trial_is_recorded_where_it_ran(job: Callable[..., Path]) -> None:
     path = job(models=[{"model": "linear"}])
     plan = plan_job(str(path), str(path.parent / "run"))
-    [(errand, _)] = missing_calls(plan)
-    trial = errand.spec.id
+    [(request, _)] = missing_calls(plan)
+    trial = request.spec.id
     said = {"stage": "fit", "host": "n7", "began": time.time() - 60, "peak_memory": 9}
     plan.run.write_attempt(trial, said)
-    record_failure(errand, "NodeDiedError: gone", "", cause="lost", attempts=3)
+    record_failure(request, "NodeDiedError: gone", "", cause="lost", attempts=3)
     failure = plan.run.failure(trial)
     assert failure is not None
     assert (failure["host"], failure["stage"], failure["attempts"]) == ("n7", "fit", 3)
