@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.data.anndata_cells import AnnDataCells as AnnDataCells
     from harness.data.anndata_file import open_source as open_source
     from harness.data.anndata_matrix import Source as Source
+    from harness.data.cards import card_for as card_for
     from harness.data.cards import check_card as check_card
     from harness.data.cards import read_card as read_card
     from harness.data.cards import source_status as source_status
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from harness.data.cells import halved as halved
     from harness.data.cells import runs as runs
     from harness.data.conversion import convert as convert
-    from harness.data.conversion_cards import card_for as card_for
     from harness.data.dataset_names import is_store_path as is_store_path
     from harness.data.dataset_names import parse_simulated as parse_simulated
     from harness.data.datasets import find_or_make as find_or_make
@@ -61,10 +61,9 @@ _NAMES = {
     "anndata_cells": "AnnDataCells",
     "anndata_file": "open_source",
     "anndata_matrix": "Source",
-    "cards": "check_card read_card source_status",
+    "cards": "card_for check_card read_card source_status",
     "cells": "BLOCK_BYTES Cells Half Reader Scale Screen StoreCells halved runs",
     "conversion": "convert",
-    "conversion_cards": "card_for",
     "dataset_names": "is_store_path parse_simulated",
     "datasets": "find_or_make",
     "download": "Progress fetch",

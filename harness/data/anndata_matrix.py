@@ -21,7 +21,6 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from harness.data.inflate import read_entries
 from harness.data.spill import Spill, from_dense
 from harness.errors import DataError
 
@@ -30,7 +29,41 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+def read_entries(array: Any, start: int, stop: int) -> Array:
+    """Return ``array[start:stop]`` of a one-dimensional HDF5 or Zarr array.
+
+    Chunks that are compressed by gzip alone are inflated here: HDF5 does it under its own lock, so
+    that threads would wait for each other.
+    """
+    if isinstance(array, h5py.Dataset) and stop > start and array.chunks is not None:
+        others = array.shuffle or array.fletcher32 or array.scaleoffset
+        if array.compression == "gzip" and not others:
+            return _inflate(array, start, stop)
+    return np.asarray(array[start:stop])
+
+
+def _inflate(array: h5py.Dataset, start: int, stop: int) -> Array:
+    (length,) = array.chunks
+    out = np.empty(stop - start, array.dtype)
+    for at in range(start // length * length, stop, length):
+        # a set bit says that the chunk was stored without the filter
+        skipped, raw = array.id.read_direct_chunk((at,))
+        try:
+            content = raw if skipped else zlib.decompress(raw, bufsize=length * out.itemsize)
+        except zlib.error as error:
+            raise ValueError(f"gzip: {error}") from error
+        chunk = np.frombuffer(content, array.dtype)
+        if len(chunk) != length:
+            raise ValueError(f"a chunk holds {len(chunk)} values instead of {length}")
+        low, high = max(at, start), min(at + length, stop)
+        out[low - start : high - start] = chunk[low - at : high - at]
+    return out
+
+
 Layout: TypeAlias = Literal["csr", "csc", "dense"]
 
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, zlib.error)

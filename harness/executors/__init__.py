@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from harness.executors.base import Outcome as Outcome
     from harness.executors.base import Worker as Worker
     from harness.executors.base import attempt as attempt
-    from harness.executors.factory import open_executor as open_executor
     from harness.executors.inline import InlineExecutor as InlineExecutor
+    from harness.executors.inline import open_executor as open_executor
     from harness.executors.ray_jobs import JobServer as JobServer
     from harness.executors.resources import STAGES as STAGES
     from harness.executors.resources import Part as Part
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "base": "Call Executor Outcome Worker attempt",
-    "factory": "open_executor",
-    "inline": "InlineExecutor",
+    "inline": "InlineExecutor open_executor",
     "ray_jobs": "JobServer",
     "resources": "Part Resources STAGES",
 }

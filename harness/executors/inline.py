@@ -6,6 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from harness.errors import ClusterError
 from harness.executors.base import attempt
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
 
-    from harness.executors.base import Call, Outcome
+    from harness.config import ClusterSpec
+    from harness.executors.base import Call, Executor, Outcome
     from harness.executors.resources import Resources
 
 
@@ -65,3 +67,21 @@ def _outcome(call: Call) -> Outcome:
         if outcome.failed or call.then is None:
             return outcome
         call = call.then
+
+
+def open_executor(cluster: ClusterSpec | None) -> Executor:
+    """Return the executor that a cluster file declares; without one, this process.
+
+    Ray is imported here and not before, since a debugging session need not have it.
+    """
+    if cluster is None:
+        return InlineExecutor()
+    if cluster.submits:
+        raise ClusterError(
+            f"{cluster.address} is a dashboard, where runs are submitted: `harness run JOB -o RUN "
+            "--on FILE` does. Give this command a cluster that it can join, or submit the run "
+            "again: what is done is kept."
+        )
+    from harness.executors.ray import RayExecutor
+
+    return RayExecutor(cluster)

@@ -45,8 +45,8 @@ from harness.executors.ray_capacity import (
     has,
     with_more_memory,
 )
+from harness.executors.ray_jobs import why_unreachable
 from harness.executors.ray_workers import Workers, nodes, ray_resources
-from harness.executors.reaching import why_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

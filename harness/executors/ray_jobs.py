@@ -8,6 +8,7 @@ Ray nor its client is needed here, and versions need not be the same.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,3 +120,22 @@ class JobServer:
                 f"{self.address!r} is no job server: found an answer that is no JSON. Expected the "
                 "address of a Ray cluster's dashboard, such as http://head:8265."
             ) from error
+
+
+KNOCK_SECONDS = 5.0
+"""How long to wait for the head node of a cluster to answer."""
+
+
+def why_unreachable(address: str) -> str:
+    """Return why nobody can be reached at an address; nothing where somebody listens.
+
+    Only ``host:port``, also after ``http://``, can be tried; ``auto`` is Ray's own word.
+    """
+    host, colon, port = address.rstrip("/").rpartition("//")[2].rpartition(":")
+    if not (colon and port.isdecimal()) or "/" in host:
+        return ""
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return ""

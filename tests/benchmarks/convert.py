@@ -60,11 +60,6 @@ def loop(function, numbers, n_workers, report, total):
 sys.modules["harness.data.conversion"]._each = loop
 """
 
-ZLIB = """
-import sys
-sys.modules["isal"] = None
-"""
-
 CONVERT = "convert(source, out, card)\n"
 
 ANNDATA = """
@@ -82,7 +77,6 @@ VARIANTS = {
     "harness": OURS + CONVERT,
     "anndata": ANNDATA,
     "anndata-v3": ANNDATA_V3,
-    "harness-zlib": ZLIB + OURS + CONVERT,  # without ISA-L
     "harness-pool": OURS + POOL + CONVERT,  # the same, by a thread pool instead of Dask
     "harness-loop": OURS + LOOP + CONVERT,  # the same, one block after the other
 }

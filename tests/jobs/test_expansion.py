@@ -15,7 +15,7 @@ from harness.jobs.expansion import Screen, SplitChoice, expand
 from harness.jobs.job import Job, job_model
 from harness.jobs.settings import repeated
 from harness.jobs.trial_spec import TrialSpec
-from harness.tasks.factors import factor_value
+from harness.tasks.data_factors import factor_value
 
 
 def option(name, annotation, default):

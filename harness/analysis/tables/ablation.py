@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.analysis.statistics import Bootstrap, holm, paired_tests, percentile_interval, resample
 from harness.analysis.tables.combined_score import combination
-from harness.analysis.tables.costs import GIB, changes_of, costs_of
+from harness.analysis.tables.cost import GIB, changes_of, costs_of
 from harness.analysis.tables.formatting import (
     ARROWS,
     Column,

@@ -87,7 +87,7 @@ class _Estimation:
         self.combined = Interval.undefined(n_settings)
         self.limits = np.full((n_settings, n_metrics), np.nan)
         self.ties = np.zeros((n_settings, n_metrics), dtype=bool)
-        self.places = ranks(pair_means(block.values), scales, ranked_settings(block))
+        self.places = metric_ranks(pair_means(block.values), scales, ranked_settings(block))
         self.combination = combination(block, scales, baseline, self.resamples)
 
     def carried_out(self) -> Estimates:
@@ -157,7 +157,7 @@ def misses(means: Floats, floors: Floats, higher_is_better: bool) -> NDArray[np.
     return missed
 
 
-def ranks(means: Floats, scales: Sequence[Scale], ranked: NDArray[np.bool_]) -> Floats:
+def metric_ranks(means: Floats, scales: Sequence[Scale], ranked: NDArray[np.bool_]) -> Floats:
     """Return (n_settings, n_metrics) places from 1; what ties shares the better place.
 
     Parameters

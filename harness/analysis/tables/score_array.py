@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.analysis.joining import places
+from harness.analysis.results import places
 from harness.analysis.tables.anchors import ends_of
 
 if TYPE_CHECKING:

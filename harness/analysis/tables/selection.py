@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.joining import distinct_metrics
+from harness.analysis.results import distinct_metrics
 from harness.analysis.statistics import Bootstrap, resample
 from harness.analysis.tables.combined_score import combination
-from harness.analysis.tables.estimates import pair_means, ranked_settings, ranks
+from harness.analysis.tables.estimates import metric_ranks, pair_means, ranked_settings
 from harness.analysis.tables.notes import about, block_title, counted, gaps
 from harness.analysis.tables.scale import Scale
 from harness.analysis.tables.score_array import BLOCK, Block, blocks
@@ -116,7 +116,7 @@ class Standing:
 def standing(block: Block, scales: Sequence[Scale], reference: int | None) -> Standing:
     """Return where the settings of a block stand; `reference` is what to measure from, if any."""
     means, ranked = pair_means(block.values), ranked_settings(block)
-    places = ranks(means, scales, ranked)
+    places = metric_ranks(means, scales, ranked)
     mean_rank = mean_over_metrics(places)
     combined = _combined(block, scales, reference, means)
     key = pd.DataFrame({"score": -combined, "rank": mean_rank}, dtype=np.float64)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from anndata.io import read_elem
 
-from harness.data.frames import read_frame
+from harness.data.anndata_file import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
