@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.anndata_cells import AnnDataCells
+from harness.data.array_cells import ArrayCells, anndata_cells
 from harness.metrics import suite_named
 from harness.scoring.anchors import Anchors, anchors
 from harness.scoring.count_truth import CountTruth
@@ -26,8 +26,8 @@ SCALED = [name for name in cases2026.SCALED if name in cases2026.SIMULATED]
 REFUSED = tuple(name for name, found in GOLDEN.items() if "refused" in found)
 
 
-def cells(side: cases.Matrix, name: str = "truth") -> AnnDataCells:
-    return AnnDataCells(
+def cells(side: cases.Matrix, name: str = "truth") -> ArrayCells:
+    return anndata_cells(
         compare.annotated(side),
         perturbation_column="target_gene",
         control_label=cases.CONTROL,

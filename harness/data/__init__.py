@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.data.anndata_cells import AnnDataCells as AnnDataCells
     from harness.data.anndata_file import open_source as open_source
     from harness.data.anndata_matrix import Source as Source
+    from harness.data.array_cells import ArrayCells as ArrayCells
+    from harness.data.array_cells import anndata_cells as anndata_cells
     from harness.data.cards import card_for as card_for
     from harness.data.cards import check_card as check_card
     from harness.data.cards import read_card as read_card
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from harness.data.download import Progress as Progress
     from harness.data.download import fetch as fetch
     from harness.data.h5ad_writer import H5adWriter as H5adWriter
-    from harness.data.held import HeldPredictions as HeldPredictions
-    from harness.data.held import held_controls as held_controls
-    from harness.data.prediction_collector import Answered as Answered
+    from harness.data.prediction_writer import HeldPredictions as HeldPredictions
+    from harness.data.prediction_writer import PredictionCollector as PredictionCollector
+    from harness.data.prediction_writer import held_controls as held_controls
     from harness.data.predictions import PredictionWriter as PredictionWriter
     from harness.data.predictions import is_store as is_store
     from harness.data.predictions import open_predictions as open_predictions
@@ -58,9 +59,9 @@ if TYPE_CHECKING:
     from harness.data.vcc_archive import unpacked as unpacked
 
 _NAMES = {
-    "anndata_cells": "AnnDataCells",
     "anndata_file": "open_source",
     "anndata_matrix": "Source",
+    "array_cells": "ArrayCells anndata_cells",
     "cards": "card_for check_card read_card source_status",
     "cells": "BLOCK_BYTES Cells Half Reader Scale Screen StoreCells halved runs",
     "conversion": "convert",
@@ -68,8 +69,7 @@ _NAMES = {
     "datasets": "find_or_make",
     "download": "Progress fetch",
     "h5ad_writer": "H5adWriter",
-    "held": "HeldPredictions held_controls",
-    "prediction_collector": "Answered",
+    "prediction_writer": "HeldPredictions PredictionCollector held_controls",
     "predictions": (
         "PredictionWriter is_store open_predictions scratch_predictions with_controls "
         "write_profiles"

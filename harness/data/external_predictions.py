@@ -20,17 +20,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from harness.data.anndata_cells import AnnDataCells
 from harness.data.anndata_file import open_source
+from harness.data.array_cells import anndata_cells
 from harness.data.h5ad_strips import open_strips
-from harness.data.store import PairRange
+from harness.data.store import PairRange, StoredCells
 from harness.data.store_writer import StoreWriter
 from harness.kernels import Limits, compressed, has_fractions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from harness.data.anndata_matrix import Source
+    from harness.data.array_cells import ArrayCells
     from harness.data.cells import Cells, Scale
 
 BLOCK_BYTES = 64 * 1024 * 1024
@@ -68,17 +67,16 @@ def open_foreign(
     """
     with open_source(path) as source:
 
-        def labelled(matrix: sparse.csr_matrix, scale: Scale | None) -> AnnDataCells:
-            cells = AnnDataCells(
+        def labelled(matrix: sparse.csr_matrix, scale: Scale | None) -> ArrayCells:
+            return anndata_cells(
                 SimpleNamespace(X=matrix, obs=source.obs, var_names=source.genes),
                 perturbation_column=perturbation_column,
                 context_column=context_column,
                 control_label=control_label,
                 scale=scale,
                 name=path,
+                threads=limits.n_threads,
             )
-            cells.threads = limits.n_threads
-            return cells
 
         # Columns are checked before the first value is read.
         labels = labelled(sparse.csr_matrix((source.n_cells, source.n_genes)), "log1p")
@@ -88,8 +86,7 @@ def open_foreign(
         strips = open_strips(labels, source, scale, limits.n_threads)
         if strips is not None:
             return strips
-        blocks = (block for _, block in source.row_blocks(BLOCK_BYTES))
-        return _Spilled(labels, source, blocks, scale)
+        return _spilled(labels, source, scale)
 
 
 def _whole(source: Source, memory: int) -> sparse.csr_matrix | None:
@@ -111,48 +108,37 @@ def _whole(source: Source, memory: int) -> sparse.csr_matrix | None:
     return compressed(chain([first], blocks), shape, first.dtype, most)
 
 
-class _Spilled:
-    """Cells whose matrix lies in a scratch store; implements `harness.data.cells.Cells`."""
-
-    def __init__(
-        self,
-        labels: AnnDataCells,
-        source: Source,
-        blocks: Iterator[sparse.csr_matrix],
-        scale: Scale | None,
-    ) -> None:
-        self.genes = labels.genes
-        self.perturbations = labels.perturbations
-        self.contexts = labels.contexts
-        self.control_label = labels.control_label
-        self.n_cells = source.n_cells
-        folder = Path(tempfile.mkdtemp(prefix="harness-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        fractions = False
-        sizes: list[np.ndarray] = []
+def _spilled(labels: ArrayCells, source: Source, scale: Scale | None) -> StoredCells:
+    """Copy the matrix into a scratch store, which is deleted with the cells."""
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))
+    fractions = False
+    sizes: list[np.ndarray] = []
+    try:
         with StoreWriter(
             str(folder / "cells.zarr"),
-            obs=pd.DataFrame(index=pd.Index(np.arange(self.n_cells).astype(str))),
-            var=pd.DataFrame(index=pd.Index(self.genes)),
+            obs=pd.DataFrame(index=pd.Index(np.arange(source.n_cells).astype(str))),
+            var=pd.DataFrame(index=pd.Index(labels.genes)),
             # Foreign cells come in any order: the labels above say what they are, not ranges.
-            ranges=[PairRange("", "", 0, self.n_cells)],
+            ranges=[PairRange("", "", 0, source.n_cells)],
             dtype=np.promote_types(source.dtype, np.float32),
             card={"name": source.path},
             scale="log1p",
             control_label=labels.control_label,
         ) as writer:
-            for block in blocks:
+            for _, block in source.row_blocks(BLOCK_BYTES):
                 fractions = fractions or has_fractions(block.data)
                 sizes.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
                 writer.append(block)
-            self._store = writer.finish()
-        self._sizes = np.concatenate(sizes)
-        self.scale: Scale = scale or ("log1p" if fractions else "counts")
-
-    def gene_block(self, start: int, stop: int) -> np.ndarray:
-        """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
-        return self._store.gene_block(start, stop)
-
-    def library_sizes(self) -> np.ndarray:
-        """Return the total count of each cell over all genes: (n_cells,) float64."""
-        return self._sizes
+            store = writer.finish()
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    cells = StoredCells(store)
+    cells.relabel(
+        labels.perturbations,
+        labels.contexts,
+        scale=scale or ("log1p" if fractions else "counts"),
+        sizes=np.concatenate(sizes),
+    )
+    weakref.finalize(cells, shutil.rmtree, folder, ignore_errors=True)
+    return cells

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,10 +23,10 @@ from harness.errors import DataError
 from harness.kernels import columns_of, gather, has_fractions, note_cuts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from harness.data.anndata_cells import AnnDataCells
     from harness.data.anndata_matrix import Source
+    from harness.data.array_cells import ArrayCells
     from harness.data.cells import Scale
 
 STEP = 256
@@ -120,7 +119,7 @@ def flat(dataset: Any, file: int, threads: int) -> Flat | None:
 
 
 def open_strips(
-    labels: AnnDataCells, source: Source, scale: Scale | None, threads: int
+    labels: ArrayCells, source: Source, scale: Scale | None, threads: int
 ) -> StripCells | None:
     """Return the cells of a source, to be read where they lie; None where they cannot be.
 
@@ -140,67 +139,71 @@ def open_strips(
     file = os.open(source.path, os.O_RDONLY)
     parts = {name: flat(array, file, threads) for name, array in source.entries().items()}
     shape = (source.n_cells, source.n_genes)
-    kind = SparseStrips if source.layout == "csr" else DenseStrips
     if not parts or any(part is None for part in parts.values()):
         os.close(file)
         return None
-    cells = kind(labels, shape, parts, source.indptr)
+    strips: Any = DenseStrips(shape, parts)
+    if source.layout == "csr":
+        strips = SparseStrips(shape, parts, source.indptr)
+    cells = StripCells(labels, strips, scale)
     weakref.finalize(cells, os.close, file)
-    if not cells.survey():
-        return None
-    cells.scale = scale or cells.guessed_scale()
-    return cells
+    return cells if strips.survey() else None
 
 
-class StripCells(ABC):
-    """Cells whose values stay in their file; implements `harness.data.cells.Cells`."""
+class StripCells:
+    """Cells whose values stay in their file; implements `harness.data.cells.Cells`.
 
-    scale: Scale
+    Parameters
+    ----------
+    labels
+        What is known of the cells but their values.
+    strips
+        Reads the matrix.
+    scale
+        What the values are; None: look.
+    """
 
     def __init__(
-        self,
-        labels: AnnDataCells,
-        shape: tuple[int, int],
-        parts: dict[str, Any],
-        indptr: Any,
+        self, labels: ArrayCells, strips: DenseStrips | SparseStrips, scale: Scale | None
     ) -> None:
         self.genes = labels.genes
         self.perturbations = labels.perturbations
         self.contexts = labels.contexts
         self.control_label = labels.control_label
         self.name = labels.name
-        self.shape, self.parts, self.indptr = shape, parts, indptr
+        self.n_cells = labels.n_cells
+        self._strips, self._scale = strips, scale
 
-    @property
-    def n_cells(self) -> int:
-        """The number of rows."""
-        return self.shape[0]
-
-    @property
-    def density(self) -> float:
-        """The share of values that the file stores."""
-        return float(self.parts["data"].size / max(1, self.shape[0] * self.shape[1]))
-
-    def survey(self) -> bool:
-        """Note what reading needs to know; tell whether the file is in order."""
-        return True
-
-    def guessed_scale(self) -> Scale:
-        """Return ``log1p`` where any value has a fractional part above 0.001, else ``counts``."""
-        start, size, data = 0, 1 << 12, self.parts["data"]
+    @cached_property
+    def scale(self) -> Scale:
+        """What was declared, else ``log1p`` where any value has a fraction above 0.001."""
+        if self._scale is not None:
+            return self._scale
+        start, size, data = 0, 1 << 12, self._strips.parts["data"]
         while start < data.size:
             if has_fractions(data.read(start, min(start + size, data.size))):
                 return "log1p"
             start, size = start + size, min(2 * size, _ENTRIES)
         return "counts"
 
-    @abstractmethod
+    @property
+    def strip(self) -> Callable[[int, int], csr_matrix] | None:
+        """Reads all cells' entries of some columns as CSR; None for a dense matrix."""
+        return self._strips.strip if isinstance(self._strips, SparseStrips) else None
+
+    @property
+    def density(self) -> float:
+        """The share of values that the file stores."""
+        n_values = max(1, self.n_cells * len(self.genes))
+        return float(self._strips.parts["data"].size / n_values)
+
     def take(self, rows: np.ndarray) -> Any:
         """Return all genes of some cells: (len(rows), n_genes), dense or CSR."""
+        return self._strips.take(rows)
 
-    @abstractmethod
     def gene_block(self, start: int, stop: int) -> Any:
         """Return the genes from `start` to `stop` of all cells: (n_cells, width), dense or CSC."""
+        return self._strips.gene_block(start, stop)
 
     def library_sizes(self) -> np.ndarray:
         """Return the total count of each cell over all genes: (n_cells,) float64."""
@@ -209,7 +212,7 @@ class StripCells(ABC):
     @cached_property
     def _sizes(self) -> np.ndarray:
         sizes = np.empty(self.n_cells)
-        step = max(1, int(_ENTRIES / max(1.0, self.shape[1] * self.density)))
+        step = max(1, int(_ENTRIES / max(1.0, len(self.genes) * self.density)))
         for first in range(0, self.n_cells, step):
             rows = np.arange(first, min(first + step, self.n_cells))
             total = self.take(rows).sum(axis=1, dtype=np.float64)
@@ -217,8 +220,15 @@ class StripCells(ABC):
         return sizes
 
 
-class DenseStrips(StripCells):
-    """Cells of a dense matrix."""
+class DenseStrips:
+    """Reads a dense matrix."""
+
+    def __init__(self, shape: tuple[int, int], parts: dict[str, Any]) -> None:
+        self.shape, self.parts = shape, parts
+
+    def survey(self) -> bool:
+        """Return True: rows of a dense matrix are always in order."""
+        return True
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return all genes of some cells: (len(rows), n_genes)."""
@@ -226,7 +236,7 @@ class DenseStrips(StripCells):
 
     def gene_block(self, start: int, stop: int) -> np.ndarray:
         """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
-        return self._read(np.arange(self.n_cells), start, stop)
+        return self._read(np.arange(self.shape[0]), start, stop)
 
     def _read(self, rows: np.ndarray, start: int, stop: int) -> np.ndarray:
         ends = np.arange(len(rows) + 1) * (stop - start)
@@ -234,8 +244,11 @@ class DenseStrips(StripCells):
         return found.reshape(len(rows), stop - start)
 
 
-class SparseStrips(StripCells):
-    """Cells of a matrix stored by rows, zeros left out."""
+class SparseStrips:
+    """Reads a matrix stored by rows, zeros left out."""
+
+    def __init__(self, shape: tuple[int, int], parts: dict[str, Any], indptr: Any) -> None:
+        self.shape, self.parts, self.indptr = shape, parts, indptr
 
     def survey(self) -> bool:
         """Note where in each row every few columns begin; False if these are not in order."""
@@ -254,10 +267,10 @@ class SparseStrips(StripCells):
     def _stretches(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of rows of a bounded number of entries, or of one row."""
         first = 0
-        while first < self.n_cells:
+        while first < self.shape[0]:
             limit = self.indptr[first] + _ENTRIES
             last = int(np.searchsorted(self.indptr, limit, side="right")) - 1
-            last = min(max(last, first + 1), self.n_cells)
+            last = min(max(last, first + 1), self.shape[0])
             yield first, last
             first = last
 

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness.data.external_predictions import DEFAULT, open_foreign
-from harness.data.held import HeldPredictions, fits
-from harness.data.prediction_collector import Answered
-from harness.data.store import Store, open_store, ranges_of
+from harness.data.prediction_writer import HeldPredictions, PredictionCollector, fits
+from harness.data.store import StoredCells, open_store, ranges_of
 from harness.data.store_writer import StoreWriter
 from harness.data.vcc_archive import SUFFIX, unpacked
 from harness.errors import ModelError
@@ -33,58 +32,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.data.cells import Cells, Scale, StoreCells
-    from harness.data.prediction_collector import Asked
+    from harness.data.prediction_writer import PredictionQuery
     from harness.kernels import Limits
 
 
-class StoredCells:
-    """The cells of a store or a prediction on disk; implements `harness.data.cells.Cells`.
-
-    `controls`, cells of the same screen that the file itself does not hold, follow its own.
-    """
-
-    def __init__(self, store: Store, controls: Cells | None = None) -> None:
-        self._store = store
-        self._controls = controls
-        self.genes = store.genes
-        self.control_label = store.control_label
-        self.scale: Scale = store.scale
-        sizes = [r.stop - r.start for r in store.ranges]
-        names = np.repeat(np.array([r.perturbation for r in store.ranges], dtype=np.str_), sizes)
-        contexts = np.repeat(np.array([r.context for r in store.ranges], dtype=np.str_), sizes)
-        if controls is not None:
-            names = np.concatenate([names, controls.perturbations])
-            contexts = np.concatenate([contexts, controls.contexts])
-        self.perturbations = names
-        self.contexts = contexts
-
-    @property
-    def fingerprint(self) -> str | None:
-        """A digest of the content; none where the controls are another's."""
-        return self._store.fingerprint if self._controls is None else None
-
-    @property
-    def n_cells(self) -> int:
-        """The number of rows, the controls' among them."""
-        return len(self.perturbations)
-
-    def library_sizes(self) -> np.ndarray:
-        """Return the total count of each cell over all genes, for counts: (n_cells,) float64."""
-        own = self._store.library_sizes()
-        return own if self._controls is None else _both(own, self._controls.library_sizes())
-
-    def gene_block(self, start: int, stop: int) -> np.ndarray:
-        """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
-        own = self._store.gene_block(start, stop)
-        return own if self._controls is None else _both(own, self._controls.gene_block(start, stop))
-
-
-def _both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    together: np.ndarray = np.concatenate([first, second])
-    return together
-
-
-class PredictionWriter(Answered):
+class PredictionWriter(PredictionCollector):
     """Writes predictions in the order of the queries; nothing is there until `publish`.
 
     Use as a context manager: what is left without `publish` leaves no file.
@@ -112,7 +64,7 @@ class PredictionWriter(Answered):
     def __init__(  # noqa: PLR0913 - all but two by keyword, and no two belong together
         self,
         path: str,
-        queries: Sequence[Asked],
+        queries: Sequence[PredictionQuery],
         *,
         genes: Sequence[str],
         control_label: str,
@@ -142,19 +94,19 @@ class PredictionWriter(Answered):
                 self._writer.append(block)
 
     @property
-    def made(self) -> str:
+    def result(self) -> str:
         """The file's path."""
         return self._writer.path
 
     def finish(self) -> StoredCells:
         """Publish the file and open it; `ModelError` where queries are unanswered."""
         self.publish()
-        return StoredCells(open_store(self.made))
+        return StoredCells(open_store(self.result))
 
 
 def scratch_predictions(
     path: str,
-    queries: Sequence[Asked],
+    queries: Sequence[PredictionQuery],
     *,
     genes: Sequence[str],
     control_label: str,
@@ -173,7 +125,7 @@ def scratch_predictions(
 
 def write_profiles(
     path: str,
-    queries: Sequence[Asked],
+    queries: Sequence[PredictionQuery],
     profiles: np.ndarray,
     *,
     genes: Sequence[str],
@@ -257,7 +209,7 @@ def is_store(path: str) -> bool:
     return "harness" in described.get("attributes", {})
 
 
-def _labels(queries: Iterable[Asked], controls: StoreCells | None) -> pd.DataFrame:
+def _labels(queries: Iterable[PredictionQuery], controls: StoreCells | None) -> pd.DataFrame:
     names: list[Any] = [] if controls is None else [controls.perturbations]
     contexts: list[Any] = [] if controls is None else [controls.contexts]
     for query in queries:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import zarr
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from harness.data.cells import Cells, Scale
+
 FORMAT = 1
 """Version of the layout and of the manifest; a store of a newer one is refused."""
 CHUNK_ROWS = 256
@@ -35,7 +37,6 @@ CHUNK_GENES = 1024
 SHARD_BYTES = 64 * 2**20
 """Largest dense size of a shard: what a writer must hold for each shard in flight."""
 
-Scale: TypeAlias = Literal["counts", "log1p"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -272,3 +273,64 @@ def _open_group(path: str) -> tuple[zarr.Group, dict[str, Any]]:
 def _check_slice(start: int, stop: int, length: int, axis: str) -> None:
     if not 0 <= start <= stop <= length:
         raise ValueError(f"{axis} {start}:{stop} asked for, but there are 0:{length}.")
+
+
+class StoredCells:
+    """The cells of a store or a prediction on disk; implements `harness.data.cells.Cells`.
+
+    Parameters
+    ----------
+    store
+        The store, its cells labelled by its ranges.
+    controls
+        Cells of the same screen that follow its own.
+    """
+
+    def __init__(self, store: Store, controls: Cells | None = None) -> None:
+        self._store = store
+        self._controls = controls
+        self.genes = store.genes
+        self.control_label = store.control_label
+        self.scale: Scale = store.scale
+        sizes = [r.stop - r.start for r in store.ranges]
+        names = np.repeat(np.array([r.perturbation for r in store.ranges], dtype=np.str_), sizes)
+        contexts = np.repeat(np.array([r.context for r in store.ranges], dtype=np.str_), sizes)
+        if controls is not None:
+            names = np.concatenate([names, controls.perturbations])
+            contexts = np.concatenate([contexts, controls.contexts])
+        self.perturbations = names
+        self.contexts = contexts
+
+        self._sizes: np.ndarray | None = None
+
+    def relabel(
+        self, perturbations: np.ndarray, contexts: np.ndarray, *, scale: Scale, sizes: np.ndarray
+    ) -> None:
+        """Take labels (n_cells,), scale and library sizes (n_cells,) from elsewhere."""
+        self.perturbations, self.contexts = perturbations, contexts
+        self.scale, self._sizes = scale, sizes
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A digest of the content; None if controls or labels are from elsewhere."""
+        own = self._controls is None and self._sizes is None
+        return self._store.fingerprint if own else None
+
+    @property
+    def n_cells(self) -> int:
+        """The number of rows, the controls' among them."""
+        return len(self.perturbations)
+
+    def library_sizes(self) -> np.ndarray:
+        """Return the total count of each cell over all genes, for counts: (n_cells,) float64."""
+        own = self._store.library_sizes() if self._sizes is None else self._sizes
+        if self._controls is None:
+            return own
+        return np.concatenate([own, self._controls.library_sizes()])
+
+    def gene_block(self, start: int, stop: int) -> np.ndarray:
+        """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
+        own = self._store.gene_block(start, stop)
+        if self._controls is None:
+            return own
+        return np.concatenate([own, self._controls.gene_block(start, stop)])

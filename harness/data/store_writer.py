@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.data.store import Array, PairRange, Scale, Store
+    from harness.data.cells import Scale
+    from harness.data.store import Array, PairRange, Store
     from harness.data.store_layout import Compression
 
 Rows: TypeAlias = sparse.csr_matrix

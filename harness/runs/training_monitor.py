@@ -26,13 +26,13 @@ from harness.storage import paths
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from harness.data import Answered
+    from harness.data import PredictionCollector
     from harness.models import Model
     from harness.runs.request import TrialRequest
     from harness.tasks import Query, Task, TrainView
 
     Report = Callable[[int, pd.DataFrame], bool]
-    Answer = Callable[[Model, Sequence[Query], TrainView, Answered], None]
+    Answer = Callable[[Model, Sequence[Query], TrainView, PredictionCollector], None]
 
 CHECKPOINT = "checkpoint"
 CURVE = "curve.parquet"
@@ -96,10 +96,10 @@ class TrialSupervision:
             self._scorer = TrialScorer(
                 self.task, self.request, self.reference, validation=_parted(metric)
             )
-        frame = self._scorer.score(writer.made, with_own_controls=False).frame
+        frame = self._scorer.score(writer.result, with_own_controls=False).frame
         if self.report is not None and self.request.spec.side == "validation":
             scorer = TrialScorer(self.task, self.request, self.reference)
-            if not self.report(step, scorer.score(writer.made, with_own_controls=False).frame):
+            if not self.report(step, scorer.score(writer.result, with_own_controls=False).frame):
                 raise StoppedError(
                     f"stopped early at step {step} (ASHA): other settings scored better"
                 )

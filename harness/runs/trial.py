@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.data import Answered, HeldPredictions, Store
+    from harness.data import HeldPredictions, PredictionCollector, Store
     from harness.models import Model
     from harness.runs.heartbeat import Cost
     from harness.scoring import Scores
@@ -258,7 +258,7 @@ class TrialPipeline:
             label = self.task.store.control_label
             writer = scratch_predictions(place, queries, genes=view.genes, control_label=label)
             self.answer(model, queries, view, writer)
-            if not self.report(step, self.score(writer.made).frame):
+            if not self.report(step, self.score(writer.result).frame):
                 raise StoppedError(
                     f"stopped early at step {step} (ASHA): other settings scored better"
                 )
@@ -280,7 +280,7 @@ class TrialPipeline:
         place = paths.join(scratch, PREDICTIONS)
         label = self.task.store.control_label
         options: Any = {"genes": view.genes, "control_label": label, "model": self.spec.model}
-        writer: Answered
+        writer: PredictionCollector
         if last and "predictions" not in keep:
             writer = scratch_predictions(place, queries, **options)
         else:
@@ -306,10 +306,10 @@ class TrialPipeline:
             )
             if not last:
                 self.write_profiles(paths.join(scratch, PROFILES))
-        return writer.made
+        return writer.result
 
     def answer(
-        self, model: Model, queries: Sequence[Query], view: TrainView, writer: Answered
+        self, model: Model, queries: Sequence[Query], view: TrainView, writer: PredictionCollector
     ) -> None:
         """Write a model's predictions, with cells made from its profiles as the trial says."""
         predicted = answers(model, queries)

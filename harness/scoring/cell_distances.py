@@ -115,7 +115,7 @@ def row_reader(cells: Cells, scratch: Any, memory: int) -> Callable[[np.ndarray]
             dense = log1p_normalise(dense, sizes[rows], targets[rows])
         return dense.astype(np.float32, copy=False)
 
-    if hasattr(cells, "take"):
+    if hasattr(cells, "take") and getattr(cells, "controls", None) is None:
         return lambda rows: logged(cells.take(rows), rows)
     shape = (cells.n_cells, len(cells.genes))
     copied = np.memmap(scratch, np.float32, "w+", shape=shape)

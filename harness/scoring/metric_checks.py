@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.data import Reader, StoreCells, halved
+from harness.data import ArrayCells, Reader, StoreCells, halved
 from harness.errors import DataError, listed
 from harness.scoring.control_predictions import KINDS, Halves, missing
 from harness.scoring.options import ScoringOptions
@@ -76,49 +76,6 @@ class Trust:
 
 
 _ALL = Sampling()
-
-
-class ArrayCells:
-    """Cells in memory; implements `harness.data.cells.Cells`.
-
-    Parameters
-    ----------
-    values
-        (n_cells, n_genes) float32, log1p.
-    perturbations, contexts
-        (n_cells,) labels.
-    genes, control_label
-        The columns; what `perturbations` says of a control.
-    """
-
-    scale: Scale = "log1p"
-
-    def __init__(
-        self,
-        values: np.ndarray,
-        perturbations: np.ndarray,
-        contexts: np.ndarray,
-        genes: tuple[str, ...],
-        control_label: str,
-    ) -> None:
-        self._values = values
-        self.perturbations = perturbations
-        self.contexts = contexts
-        self.genes = genes
-        self.control_label = control_label
-
-    @property
-    def n_cells(self) -> int:
-        """The number of rows."""
-        return len(self._values)
-
-    def gene_block(self, start: int, stop: int) -> np.ndarray:
-        """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
-        return self._values[:, start:stop]
-
-    def library_sizes(self) -> np.ndarray:
-        """Return the total of each cell over all genes: (n_cells,) float64."""
-        return np.asarray(self._values.sum(axis=1, dtype=np.float64))
 
 
 def check_trust(
@@ -259,8 +216,8 @@ class _Sample:
             np.concatenate(values),
             np.concatenate(names),
             np.concatenate(labels),
-            tuple(self.store.genes),
-            self.store.control_label,
+            genes=self.store.genes,
+            control_label=self.store.control_label,
         )
 
     def _drawn(self, context: str, pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

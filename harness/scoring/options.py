@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.data import AnnDataCells
+from harness.data import anndata_cells
 from harness.errors import HarnessError
 from harness.kernels import Limits, available_threads, choose
 from harness.storage import parse_size
@@ -87,16 +87,15 @@ class ScoringOptions:
                 limits=Limits(self.n_threads, self.memory_bytes),
             )
         if hasattr(source, "obs") and hasattr(source, "var_names"):
-            annotated = AnnDataCells(
+            return anndata_cells(
                 source,
                 perturbation_column=self.perturbation_column,
                 context_column=self.context_column,
                 control_label=self.control,
                 scale=self.scale,
                 name=name,
+                threads=self.n_threads,
             )
-            annotated.threads = self.n_threads
-            return annotated
         raise TypeError(
             f"{name} is a {type(source).__name__}; expected a path, an AnnData object, or an "
             "object with `gene_block` (harness.data.cells.Cells)."

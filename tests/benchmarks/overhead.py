@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 
 from harness.analysis.results import write_scores
-from harness.data.held import held_controls
+from harness.data.prediction_writer import held_controls
 from harness.data.store import open_store
 from harness.executors.threads import pinned
 from harness.models import make_model, with_cells

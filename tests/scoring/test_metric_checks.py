@@ -12,12 +12,13 @@ import pytest
 
 from harness.analysis.tables.metric_checks import TRICKS, trust_table
 from harness.cli import run
+from harness.data.array_cells import ArrayCells
 from harness.data.simulation.screens import simulate
 from harness.data.store import open_store
 from harness.errors import DataError, UnknownNameError
 from harness.runs.datasets import prepare
 from harness.scoring.control_predictions import KINDS, NEGATIVE, POSITIVE, Halves, missing
-from harness.scoring.metric_checks import ArrayCells, Sampling, check_trust
+from harness.scoring.metric_checks import Sampling, check_trust
 from harness.scoring.to_counts import CountedCells
 from tests.synthetic import make_screen, write_store
 
@@ -143,7 +144,9 @@ def test_counts_of_log1p_cells_are_whole_and_keep_the_mean(rng: np.random.Genera
     expected = rng.gamma(0.5, 2.0, 50)
     values = np.log1p(np.tile(expected, (4000, 1))).astype(np.float32)
     names = np.full(4000, "A")
-    cells = ArrayCells(values, names, names, tuple(f"g{i}" for i in range(50)), "control")
+    cells = ArrayCells(
+        values, names, names, genes=tuple(f"g{i}" for i in range(50)), control_label="control"
+    )
     counted = CountedCells(cells, seed=1)
     found = counted.gene_block(0, 50)
     np.testing.assert_array_equal(found, np.rint(found))
@@ -155,7 +158,9 @@ def test_counts_of_log1p_cells_are_whole_and_keep_the_mean(rng: np.random.Genera
 def test_counts_do_not_depend_on_what_is_read_together(rng: np.random.Generator) -> None:
     names = np.full(30, "A")
     values = rng.uniform(0, 2, (30, 20)).astype(np.float32)
-    cells = ArrayCells(values, names, names, tuple(f"g{i}" for i in range(20)), "control")
+    cells = ArrayCells(
+        values, names, names, genes=tuple(f"g{i}" for i in range(20)), control_label="control"
+    )
     counted = CountedCells(cells, seed=4)
     parts = [counted.gene_block(start, start + 5) for start in range(0, 20, 5)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), counted.gene_block(0, 20))

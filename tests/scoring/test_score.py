@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from harness.data.anndata_cells import AnnDataCells
+from harness.data.array_cells import ArrayCells, anndata_cells
 from harness.errors import DataError, UnknownNameError
 from harness.scoring.cell_distances import energy_distances
 from harness.scoring.group_statistics import block_width, measure
@@ -300,8 +300,8 @@ def test_a_scale_that_is_not_the_values_is_refused() -> None:
         measure(cells(counts, "counts"), name="truth", scale="log1p")
 
 
-def cells(annotated: anndata.AnnData, scale: Any) -> AnnDataCells:
-    return AnnDataCells(
+def cells(annotated: anndata.AnnData, scale: Any) -> ArrayCells:
+    return anndata_cells(
         annotated, perturbation_column="target_gene", control_label="non-targeting", scale=scale
     )
 
@@ -317,7 +317,7 @@ def test_only_matrices_in_memory_and_paths_are_read() -> None:
 class OnlyGenes:
     """Cells that give blocks of genes and nothing else, as a store of ours does."""
 
-    def __init__(self, whole: AnnDataCells) -> None:
+    def __init__(self, whole: ArrayCells) -> None:
         for name in ("genes", "perturbations", "contexts", "control_label", "scale", "n_cells"):
             setattr(self, name, getattr(whole, name))
         self.gene_block, self.library_sizes = whole.gene_block, whole.library_sizes

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from harness.analysis.results import Results
-from harness.data import held, predictions, store_writer
-from harness.data.held import HELD_BYTES, HeldPredictions, fits, held_controls
+from harness.data import prediction_writer as held
+from harness.data import predictions, store_writer
+from harness.data.prediction_writer import HELD_BYTES, HeldPredictions, fits, held_controls
 from harness.data.predictions import PredictionWriter, with_controls
 from harness.data.store import open_store, ranges_of
 from harness.data.store_writer import StoreWriter
@@ -57,7 +58,7 @@ def test_scores_do_not_depend_on_where_predictions_lay(tmp_path, monkeypatch, su
 
     class Watched(PredictionWriter):
         def publish(self) -> None:
-            written.append(self.made)
+            written.append(self.result)
             super().publish()
 
     monkeypatch.setattr(predictions, "PredictionWriter", Watched)

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
+from harness.data.array_cells import ArrayCells
 from harness.errors import HarnessError, ModelError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from harness.data.cells import Cells, StoreCells
+
 LOG1P_BELOW = 15.0
 """The reference scorers refuse log1p values from here on: e^15 counts in one gene are none."""
 
 
-class Asked(Protocol):
+class PredictionQuery(Protocol):
     """What is needed of a query; `harness.tasks.Query` is one."""
 
     @property
@@ -36,11 +39,11 @@ class Asked(Protocol):
         """How many cells are asked for."""
 
 
-class Answer(Protocol):
+class PredictedCells(Protocol):
     """What is needed of a prediction; `harness.tasks.Prediction` with cells is one."""
 
     @property
-    def query(self) -> Asked:
+    def query(self) -> PredictionQuery:
         """The query that is answered."""
 
     @property
@@ -48,7 +51,7 @@ class Answer(Protocol):
         """The cells: (n_cells, n_genes), log1p scale."""
 
 
-class Keeper(Protocol):
+class CellSink(Protocol):
     """Where predicted cells go."""
 
     def append(self, rows: np.ndarray, /) -> None:
@@ -60,7 +63,7 @@ class Keeper(Protocol):
     def __exit__(self, *failure: object) -> None: ...
 
 
-class Answered:
+class PredictionCollector:
     """Takes predictions in the order of the queries; they are of use after `publish` only.
 
     Use as a context manager: what is left without `publish` leaves nothing behind.
@@ -73,12 +76,12 @@ class Answered:
         The columns.
     model
         For messages.
-    keeper
+    sink
         Gets the cells.
     """
 
     def __init__(
-        self, queries: Sequence[Asked], genes: Sequence[str], model: str, keeper: Keeper
+        self, queries: Sequence[PredictionQuery], genes: Sequence[str], model: str, sink: CellSink
     ) -> None:
         self.queries = tuple(queries)
         self.genes = tuple(genes)
@@ -86,7 +89,7 @@ class Answered:
         self.profiles = np.full((len(self.queries), len(self.genes)), np.nan)
         self._places = {(q.perturbation, q.context): i for i, q in enumerate(self.queries)}
         self._answered = 0
-        self._keeper = keeper
+        self._sink = sink
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +100,7 @@ class Answered:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._keeper.__exit__(kind, error, trace)
+        self._sink.__exit__(kind, error, trace)
         if error is not None and not isinstance(error, HarnessError):
             error.add_note(self._whereabouts())
 
@@ -112,11 +115,11 @@ class Answered:
             f"{query.perturbation!r} in {query.context!r}."
         )
 
-    def add(self, prediction: Answer) -> None:
+    def add(self, prediction: PredictedCells) -> None:
         """Check the next prediction and pass its cells on; their mean is the query's profile."""
         where = self._check_query(prediction.query)
         cells = self._check_cells(prediction.cells, prediction.query, where)
-        self._keeper.append(cells)
+        self._sink.append(cells)
         # Of the cells, not of the profile that a model may give besides: these are what is scored.
         self.profiles[self._answered] = cells.mean(axis=0, dtype=np.float64)
         self._answered += 1
@@ -129,9 +132,9 @@ class Answered:
                 f"{listed((q.perturbation, q.context) for q in missing)}. Expected one prediction "
                 "for each."
             )
-        self._keeper.publish()
+        self._sink.publish()
 
-    def _check_query(self, query: Asked) -> str:
+    def _check_query(self, query: PredictionQuery) -> str:
         where = f"{self.model}, prediction for {query.perturbation!r} in {query.context!r}"
         place = self._places.get((query.perturbation, query.context))
         if place is None:
@@ -146,7 +149,7 @@ class Answered:
             )
         return where
 
-    def _check_cells(self, cells: object, query: Asked, where: str) -> np.ndarray:
+    def _check_cells(self, cells: object, query: PredictionQuery, where: str) -> np.ndarray:
         shape = (query.n_cells, len(self.genes))
         if cells is not None and not isinstance(cells, np.ndarray):
             found = type(cells).__name__
@@ -175,3 +178,98 @@ class Answered:
                 found = f"{int(wrong.sum())} values that are {what} in {listed(genes)}"
                 return f"found {found}, {expected}"
         raise AssertionError(expected)
+
+
+HELD_BYTES = 64 * 1024 * 1024
+"""The largest prediction that is held, and the most of a screen's controls."""
+
+
+def fits(n_cells: int, n_genes: int) -> bool:
+    """Whether cells are few enough to be held."""
+    return 4 * n_cells * n_genes <= HELD_BYTES
+
+
+class HeldPredictions(PredictionCollector):
+    """Predictions that are held in memory; the same checks as for those that are written."""
+
+    def __init__(
+        self,
+        queries: Sequence[PredictionQuery],
+        *,
+        genes: Sequence[str],
+        control_label: str,
+        model: str,
+    ) -> None:
+        if not queries:
+            raise ModelError(f"{model}: there is no query to predict. Check the split.")
+        n_cells = sum(query.n_cells for query in queries)
+        self._rows = _Rows(np.empty((n_cells, len(genes)), dtype=np.float32))
+        self.control_label = control_label
+        super().__init__(queries, genes, model, self._rows)
+
+    @property
+    def result(self) -> HeldPredictions:
+        """What to score: this itself."""
+        return self
+
+    def cells(self, controls: Cells | None = None) -> ArrayCells:
+        """Return the predicted cells, followed by the controls that they are measured from."""
+        sizes = [query.n_cells for query in self.queries]
+        names = np.array([query.perturbation for query in self.queries], dtype=np.str_)
+        contexts = np.array([query.context for query in self.queries], dtype=np.str_)
+        return ArrayCells(
+            self._rows.matrix,
+            np.repeat(names, sizes),
+            np.repeat(contexts, sizes),
+            genes=self.genes,
+            control_label=self.control_label,
+            controls=controls,
+        )
+
+
+class _Rows:
+    """A matrix that is filled row by row."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix, self._filled = matrix, 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Take a copy of the next rows."""
+        self.matrix[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    def publish(self) -> None:
+        """Do nothing: who has the object has the cells."""
+
+    def __exit__(self, *failure: object) -> None:
+        pass
+
+
+# --- controls that many predictions are measured from -------------------------------------------
+
+_LAST: list[tuple[tuple[object, ...], ArrayCells]] = []
+
+
+def held_controls(controls: StoreCells, *tag: object) -> Cells:
+    """Return a screen's controls, read once for all trials of this process that share them.
+
+    Parameters
+    ----------
+    controls
+        What would be read each time; returned as it is where it is too large to be held.
+    tag
+        What tells its values from others of the same cells.
+    """
+    if not fits(controls.n_cells, len(controls.genes)):
+        return controls
+    key = controls.fingerprint, *tag
+    if not _LAST or _LAST[0][0] != key:
+        found = ArrayCells(
+            controls.dense(),
+            controls.perturbations,
+            controls.contexts,
+            genes=controls.genes,
+            control_label=controls.control_label,
+        )
+        _LAST[:] = [(key, found)]
+    return _LAST[0][1]
