@@ -20,7 +20,8 @@ from harness.analysis.results import Results
 from harness.analysis.tables import write_tables
 from harness.cli import run as command
 from harness.data.store import Store
-from harness.errors import TrialError
+from harness.errors import ClusterError, TrialError
+from harness.executors import InlineExecutor, Outcome
 from harness.models import base
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.linear import Linear
@@ -184,6 +185,79 @@ def test_a_failed_setting_is_tried_again_when_its_trial_is_retried(
     again = retry(report.plan.run.path, failed=True, on="inline")
     assert set(table(again)["state"]) == {"done"}
     assert table(again)["rank"].tolist() == table(report)["rank"].tolist()
+
+
+class Stepwise(Linear):
+    """A linear model that reports nine steps; its score follows from its ridge."""
+
+    reports = True
+
+    def fit(self, train: TrainView) -> Stepwise:
+        super().fit(train)
+        for step in range(1, 10):
+            report = getattr(self, "report_", None)
+            if report is not None:
+                report(step)
+        return self
+
+
+@pytest.fixture
+def stepwise(monkeypatch: pytest.MonkeyPatch) -> str:
+    info = ModelInfo("stepwise", Stepwise, ceiling=False, cells="shift-controls")
+    monkeypatch.setitem(_MODELS, "stepwise", info)
+    return "stepwise"
+
+
+ASHA = {"kind": "asha", "grace": 1, "factor": 3}
+
+
+def test_halving_stops_bad_settings_inline_and_a_search_begun_again_goes_on(
+    search: Callable[..., Report], stepwise: str
+) -> None:
+    changes = {
+        "model": stepwise,
+        "space": {"ridge": {"log": [0.001, 1000.0]}},
+        "scheduler": ASHA,
+        "sampler": {"kind": "random", "seed": 1},
+    }
+    tried = table(search(folder="whole", **changes, budget={"trials": 8}))
+    assert set(tried["state"]) == {"done", "stopped"}
+    stopped, done = (tried[tried["state"] == state] for state in ("stopped", "done"))
+    assert set(stopped["steps"]) <= {1, 3, 9}
+    assert set(done["steps"]) == {9}
+    assert tried.loc[tried["chosen"], "validation_mae"].item() == done["validation_mae"].min()
+    first = search(folder="parts", **changes, budget={"trials": 4})
+    # Versions before kept the reports of a setting with its end alone.
+    [reports] = Path(first.plan.run.path).glob("search/*/reports")
+    for file in reports.iterdir():
+        file.unlink()
+    parts = search(folder="parts", **changes, budget={"trials": 8})
+    pd.testing.assert_frame_equal(table(parts), tried)
+
+
+def test_halving_stops_nothing_of_a_model_that_reports_no_steps(
+    search: Callable[..., Report],
+) -> None:
+    tried = table(search(scheduler=ASHA))
+    assert set(tried["state"]) == {"done"}
+    assert set(tried["steps"]) == {0}
+
+
+def test_a_setting_that_no_node_has_place_for_is_left_to_the_next_run(
+    search: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = InlineExecutor.run
+
+    def second_has_no_place(executor: InlineExecutor, calls: Any) -> Iterator[Outcome]:
+        for outcome in run(executor, calls):
+            gone = Outcome("1", cause="lost", error="no node", unplaceable=True)
+            yield gone if outcome.key == "1" else outcome
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InlineExecutor, "run", second_has_no_place)
+        with pytest.raises(ClusterError, match="no node"):
+            search(budget={"trials": 3})
+    assert table(search(budget={"trials": 3}))["state"].tolist() == ["done"] * 3
 
 
 NETWORK: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.jobs.search_space import Dimension, Sampler
-from harness.runs.search_sampler import Proposals, Tried
+from harness.jobs.search_space import Dimension, Sampler, Scheduler
+from harness.runs.search_sampler import Proposals, Tried, keeps_up
 
 # --- proposals ----------------------------------------------------------------------------------
 
@@ -94,3 +94,35 @@ def test_a_sobol_sequence_fills_the_space_evenly() -> None:
     assert [sum(one["layers"] == layers for one in found) for layers in ([8], [8, 8])] == [16, 16]
     assert {one["width"] for one in found} == set(range(1, 10))
     assert found != asked(SPACE, "qmc", 32, seed=1)
+
+
+# --- halving ------------------------------------------------------------------------------------
+
+HALVING = Scheduler(kind="asha", grace=2, factor=3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "others", "kept"),
+    [
+        pytest.param({2: 0.5}, [], True, id="first"),
+        pytest.param({2: 0.5}, [{2: 0.4}], False, id="worse_than_one"),
+        pytest.param({2: 0.3}, [{2: 0.4}], True, id="best"),
+        pytest.param({2: 0.5, 4: 0.9}, [{2: 0.6, 4: 0.1}], True, id="between_rungs"),
+        pytest.param({2: 0.3, 6: 0.9}, [{2: 0.4, 6: 0.1}], False, id="worse_later"),
+        pytest.param({2: 0.3, 6: 0.9}, [{2: 0.4}], True, id="alone_later"),
+    ],
+)
+def test_halving_keeps_the_best_of_those_that_reached_a_rung(
+    steps: dict[int, float], others: list[dict[int, float]], kept: bool
+) -> None:
+    assert keeps_up(HALVING, steps, others, higher_is_better=False) == kept
+    flipped = {step: -value for step, value in steps.items()}
+    mirrored = [{step: -value for step, value in one.items()} for one in others]
+    assert keeps_up(HALVING, flipped, mirrored, higher_is_better=True) == kept
+
+
+def test_settings_are_compared_at_rungs_alone() -> None:
+    at = [step for step in range(1, 20) if HALVING.compares_between(step - 1, step)]
+    assert at == [2, 6, 18]
+    assert HALVING.compares_between(3, 7)
+    assert not Scheduler().compares_between(0, 100)
