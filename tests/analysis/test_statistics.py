@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -21,7 +23,7 @@ from harness.analysis.statistics import (
     tau,
 )
 
-REPETITIONS = 200
+REPETITIONS = int(os.environ.get("SIMULATIONS", "200"))
 FEW = Bootstrap(draws=1000)
 
 

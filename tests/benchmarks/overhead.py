@@ -283,7 +283,8 @@ def harness(folder: Path, request: TrialRequest, files: Files, trials: int) -> C
 
 def tune(folder: Path, request: TrialRequest, files: Files, trials: int) -> Counted:
     """Write the same files as trials of Ray Tune, whose actors are used again."""
-    import harness.executors.ray_search  # noqa: F401 - sets what Tune reads
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import ray
     from ray import tune as ray_tune
 
