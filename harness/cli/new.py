@@ -39,12 +39,13 @@ def new_(
     if dataset is not None:
         complain("--dataset is for a job: harness new job NAME --dataset DATASET.")
         return 2
-    made = new_model(name, output)
-    for file in made.files:
+    written = new_model(name, output)
+    folder = output or name
+    for file in written:
         notes().print(str(file), markup=False)
     notes().print(
-        f"Install it: pip install -e {made.folder}. Test it: pytest {made.folder}. "
-        f"Compare it: harness run {made.files[-1]}",
+        f"Install it: pip install -e {folder}. Test it: pytest {folder}. "
+        f"Compare it: harness run {written[-1]}",
         markup=False,
     )
     return 0

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
 from harness.config import find_declaration
 from harness.errors import DataError, JobError, near_match
@@ -21,114 +20,18 @@ from harness.jobs import check_job
 from harness.models import registered
 from harness.runs import known_names
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
-PYPROJECT = """\
-[build-system]
-requires = ["setuptools>=64"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "$name"
-version = "0.1.0"
-description = "The model $name for the harness"
-requires-python = ">=3.11"
-dependencies = ["virtual-cell-harness"]
-
-[project.entry-points."harness.models"]
-$name = "$module:$class_name"
-
-[tool.setuptools]
-py-modules = ["$module"]
-"""
-
-MODEL = '''\
-"""$name: say here in a line what it predicts, and whose idea it is."""
-
-from __future__ import annotations
-
-import numpy as np
-from harness.tasks import Prediction
+TEMPLATES = {
+    "pyproject.toml": "pyproject.toml.txt",
+    "$module.py": "model.py.txt",
+    "tests/test_$module.py": "test_model.py.txt",
+    "jobs/$name.yaml": "job.yaml.txt",
+}
+"""The files of a model's package, and the templates in ``cli/templates/model`` that make them."""
 
 
-class $class_name:
-    """Predicts a share of what the context's training perturbations do on average."""
-
-    def __init__(self, *, share: float = 0.5) -> None:
-        # Parameters and nothing else: jobs set them, and cross lists of them.
-        self.share = share
-
-    def fit(self, train):
-        # The view answers for training pairs and controls. What is learned ends in _.
-        self.train_ = train
-        effects = {}
-        for perturbation, context in train.pairs:
-            effect = train.effect(perturbation, context)  # (n_genes,), log1p scale
-            effects.setdefault(context, []).append(effect)
-        self.effects_ = {c: np.mean(found, axis=0) for c, found in effects.items()}
-        return self
-
-    def predict(self, queries):
-        # A profile, (n_genes,), or cells=, (query.n_cells, n_genes); log1p scale.
-        for query in queries:
-            effect = self.effects_.get(query.context, 0.0)  # 0 where nothing was shown
-            control = self.train_.control_pseudobulk(query.context)
-            yield Prediction(query, profile=control + self.share * effect)
-'''
-
-TEST = """\
-from __future__ import annotations
-
-import numpy as np
-from harness.tasks.splits import parse_split
-from harness.tasks import Task
-from harness.testing import check_model, tiny_screen
-
-from $module import $class_name
-
-
-def test_it_keeps_the_contract():
-    check_model($class_name)
-    check_model($class_name, share=0.0)
-
-
-def test_without_a_share_it_predicts_the_controls():
-    task = Task(tiny_screen(), parse_split({"kind": "unseen-perturbation"}))
-    view = task.train_view()
-    for answer in $class_name(share=0.0).fit(view).predict(task.queries()):
-        np.testing.assert_array_equal(
-            answer.profile, view.control_pseudobulk(answer.query.context)
-        )
-"""
-
-JOB = """\
-# Does $name beat no change, and the mean of what perturbations do? A simulated screen, in seconds.
-kind: sweep
-title: $name against the means
-dataset: sim:tiny
-split: few-shot-context
-seeds: [0]
-models:
-  - {model: control-mean}
-  - {model: perturbation-mean}
-  - {model: $name, share: [0.25, 0.5, 1.0]}
-  - {model: replicate}
-score: {suite: vcc2025, baseline: perturbation-mean}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class NewModel:
-    """A model's package as it was written."""
-
-    folder: Path
-    files: tuple[Path, ...]
-
-
-def new_model(name: str, folder: str | None = None) -> NewModel:
+def new_model(name: str, folder: str | None = None) -> tuple[Path, ...]:
     """Write a package with a model that works, its test and a job.
 
     Parameters
@@ -137,6 +40,10 @@ def new_model(name: str, folder: str | None = None) -> NewModel:
         What jobs will call it: small letters, digits and single hyphens.
     folder
         Where; a folder of the name by default. Must not exist.
+
+    Returns
+    -------
+    The files that were written.
 
     Raises
     ------
@@ -160,29 +67,15 @@ def new_model(name: str, folder: str | None = None) -> NewModel:
     if target.exists():
         raise DataError(f"{target} exists already. Choose another folder with -o, or remove it.")
     words = {"name": name, "module": module, "class_name": name.title().replace("-", "")}
-    files = _written(
-        target,
-        {
-            "pyproject.toml": PYPROJECT,
-            f"{module}.py": MODEL,
-            f"tests/test_{module}.py": TEST,
-            f"jobs/{name}.yaml": JOB,
-        },
-        words,
-    )
-    return NewModel(target, files)
-
-
-def _written(
-    folder: Path, templates: Mapping[str, str], words: Mapping[str, str]
-) -> tuple[Path, ...]:
-    files = []
-    for name, template in templates.items():
-        file = folder / name
+    templates = files("harness.cli") / "templates" / "model"
+    written = []
+    for path, template in TEMPLATES.items():
+        file = target / Template(path).substitute(words)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(template).substitute(words), encoding="utf-8")
-        files.append(file)
-    return tuple(files)
+        text = (templates / template).read_text(encoding="utf-8")
+        file.write_text(Template(text).substitute(words), encoding="utf-8")
+        written.append(file)
+    return tuple(written)
 
 
 def _proposed(name: str) -> str:

@@ -13,10 +13,12 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 PACKAGE = Path(harness.__file__).parent
 JOB = """

@@ -86,29 +86,27 @@ def test_the_tutorial_ends_in_a_row_of_the_table(folder: Path) -> None:
 
 
 def test_the_tutorial_names_only_what_there_is() -> None:
-    from harness import models, testing
-    from harness.models import base, features
-    from harness.tasks import task as tasks
+    from harness import models, tasks, testing
 
     text = TUTORIAL.read_text(encoding="utf-8")
     for name in re.findall(r"train\.(\w+)", text):
         assert hasattr(tasks.TrainView, name) or name in {"pairs", "genes", "contexts"}, name
     for module, name in re.findall(r"harness\.([\w.]+)\.(\w+)[`(]", text):
-        known = {"tasks": tasks, "models.base": base, "testing": testing, "models": models}
+        known = {"tasks": tasks, "testing": testing, "models": models}
         assert hasattr(known[module], name)
-    assert hasattr(features, "Source")
-    assert hasattr(features, "features_of")
+    assert hasattr(models, "Source")
+    assert hasattr(models, "features_of")
 
 
 # --- models -------------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_formatted(folder: Path) -> None:
-    made = new_model("two-words", str(folder / "here"))
+    new_model("two-words", str(folder / "here"))
     ruff = [sys.executable, "-m", "ruff"]
     for words in (["format", "--check"], ["check", "--isolated", "--select", "E,W,F,I,UP,B"]):
-        subprocess.run([*ruff, *words, "."], check=True, capture_output=True, cwd=made.folder)
-    assert "class TwoWords:" in (made.folder / "two_words.py").read_text(encoding="utf-8")
+        subprocess.run([*ruff, *words, "."], check=True, capture_output=True, cwd=folder / "here")
+    assert "class TwoWords:" in (folder / "here" / "two_words.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
