@@ -57,8 +57,8 @@ class PredictionWriter(PredictionCollector):
         For messages and the file's card.
     compression
         ``none`` for a prediction that is deleted once it is scored.
-    lasting
-        False for one that this process deletes itself; see `StoreWriter`.
+    temporary
+        Whether this process deletes it; see `StoreWriter`.
     """
 
     def __init__(  # noqa: PLR0913 - all but two by keyword, and no two belong together
@@ -71,7 +71,7 @@ class PredictionWriter(PredictionCollector):
         controls: StoreCells | None = None,
         model: str = "model",
         compression: Literal["zstd", "none"] = "zstd",
-        lasting: bool = True,
+        temporary: bool = False,
     ) -> None:
         if not queries:
             raise ModelError(f"{model}: there is no query to predict. Check the split.")
@@ -86,7 +86,7 @@ class PredictionWriter(PredictionCollector):
             scale="log1p",
             control_label=control_label,
             compression=compression,
-            lasting=lasting,
+            temporary=temporary,
         )
         super().__init__(queries, genes, model, self._writer)
         if controls is not None:
@@ -120,7 +120,7 @@ def scratch_predictions(
     asked: Any = {"genes": genes, "control_label": control_label, "model": model}
     if fits(sum(query.n_cells for query in queries), len(genes)):
         return HeldPredictions(queries, **asked)
-    return PredictionWriter(path, queries, **asked, compression="none", lasting=False)
+    return PredictionWriter(path, queries, **asked, compression="none", temporary=True)
 
 
 def write_profiles(

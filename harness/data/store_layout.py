@@ -71,8 +71,8 @@ def write_elements(group: zarr.Group, elements: Mapping[str, Any]) -> None:
 
 
 def _made(matrix: Matrix, obs: pd.DataFrame | None, var: pd.DataFrame) -> dict[str, bytes]:
-    store = MemoryStore()
-    group = zarr.create_group(store, zarr_format=3)
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3)
     group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     array = group.create_array(
         "X",
@@ -85,7 +85,7 @@ def _made(matrix: Matrix, obs: pd.DataFrame | None, var: pd.DataFrame) -> dict[s
     )
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     write_elements(group, {"var": var} if obs is None else {"obs": obs, "var": var, "uns": {}})
-    return {path: content.to_bytes() for path, content in store._store_dict.items()}
+    return {path: content.to_bytes() for path, content in files.items()}
 
 
 def _compressor(matrix: Matrix) -> Any:

@@ -70,9 +70,9 @@ class StoreWriter:
         counts, Zstandard for log1p values. ``"none"`` is for what is read once and deleted.
     scratch
         A folder to continue in if an earlier writer of the same store left it.
-    lasting
-        Whether the store outlives the process. One that does not is not flushed to disk, and goes
-        without the annotation of cells, which none but others would read.
+    temporary
+        Whether this process deletes the store: it is not flushed to disk, and has no annotation of
+        cells.
     """
 
     path: str
@@ -86,7 +86,7 @@ class StoreWriter:
     control_label: str
     compression: Compression = "auto"
     scratch: str | None = None
-    lasting: bool = True
+    temporary: bool = False
     _pending: list[Array] = field(default_factory=list, init=False, repr=False)
     _buffers: list[Array] = field(default_factory=list, init=False, repr=False)
     _flushes: list[Future[None]] = field(default_factory=list, init=False, repr=False)
@@ -156,7 +156,7 @@ class StoreWriter:
             compression="none" if self._plain else self.compression,
             scale=self.scale,
         )
-        files = layout(matrix, self.obs if self.lasting else None, self.var)
+        files = layout(matrix, None if self.temporary else self.obs, self.var)
         for folder in {name.rpartition("/")[0] for name in files}:
             (store / folder).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -223,9 +223,9 @@ class StoreWriter:
             self._matrix[where] = dense
         self._buffers.append(buffer)
         kept = {"sizes": np.concatenate(sizes), "digests": np.concatenate(digests)}
-        if self._plain and self.lasting:
+        if self._plain and not self.temporary:
             self._record(shard, kept)
-        elif self.lasting or self.scratch is not None:
+        elif not self.temporary or self.scratch is not None:
             # the disk works while the next shard is computed
             self._flushes.append(self._flusher.submit(self._record, shard, kept))
         else:
@@ -267,11 +267,11 @@ class StoreWriter:
         root = json.loads((store / "zarr.json").read_bytes())
         root["attributes"]["harness"] = self._manifest(sizes, digests)
         (store / "zarr.json").write_text(json.dumps(root, indent=2), encoding="utf-8")
-        for folder, _, names in os.walk(store) if self.lasting else ():
+        for folder, _, names in () if self.temporary else os.walk(store):
             if not folder.startswith(f"{store}/X/c"):  # shards were flushed when they were written
                 for name in names:
                     _flush(f"{folder}/{name}")
-        paths.publish(str(store), self.path, last="zarr.json", durable=self.lasting)
+        paths.publish(str(store), self.path, last="zarr.json", durable=not self.temporary)
         self.discard()
 
     def _recorded(self, shard: int) -> Mapping[str, Array]:

@@ -126,7 +126,7 @@ def test_what_its_process_deletes_reads_the_same_and_waits_for_no_disk(
     _, whole = written(task, answers, tmp_path / "whole.zarr")
     flushed = []
     monkeypatch.setattr(os, "fsync", flushed.append)
-    _, brief = written(task, answers, tmp_path / "brief.zarr", lasting=False)
+    _, brief = written(task, answers, tmp_path / "brief.zarr", temporary=True)
     assert flushed == []
     np.testing.assert_array_equal(brief.gene_block(0, 60), whole.gene_block(0, 60))
     np.testing.assert_array_equal(brief.perturbations, whole.perturbations)
