@@ -12,7 +12,7 @@ from scipy import stats
 from harness.analysis.results import Results
 from harness.analysis.statistics import percentile_interval, resample
 from harness.analysis.tables import Bootstrap, compare
-from harness.analysis.tables.estimates import ranks
+from harness.analysis.tables.estimates import metric_ranks
 from harness.analysis.tables.scale import Scale
 from harness.errors import UnknownNameError
 from tests.tabled import FEW, HAND, MAE, OVERLAP, PDS, footer_of, results_of, row_of
@@ -71,7 +71,7 @@ def test_the_order_of_rows_does_not_matter(rng: np.random.Generator) -> None:
 def test_ties_share_the_better_rank_despite_rounding() -> None:
     scales = [Scale("mae", 1, higher_is_better=False)]
     means = np.array([[0.1 + 0.2], [0.3], [0.4], [np.nan]])
-    assert ranks(means, scales, np.ones(4, dtype=bool)).ravel().tolist() == [1, 1, 3, 4]
+    assert metric_ranks(means, scales, np.ones(4, dtype=bool)).ravel().tolist() == [1, 1, 3, 4]
 
 
 def test_floors_of_the_job_replace_the_baselines() -> None:

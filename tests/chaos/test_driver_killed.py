@@ -166,6 +166,8 @@ def test_the_same_with_the_run_on_an_object_store(
         for request in object_store.server.requests()
         if request.startswith("PUT ") and job.parent.name in request
     )
-    manifests = {key: n for key, n in written.items() if key.endswith("/manifest.json")}
+    manifests = {
+        key: n for key, n in written.items() if "/trials/" in key and key.endswith("/manifest.json")
+    }
     assert set(manifests.values()) == {1}
     assert len(manifests) == TRIALS

@@ -339,16 +339,16 @@ def test_the_time_limit_of_a_trial_ends_the_program(tmp_path: Path) -> None:
 
 
 HARNESS = """
-from harness import keeper
+from harness.models.external import supervisor
 from harness.cli import run
-keeper.GRACE_SECONDS = 0.5
+supervisor.GRACE_SECONDS = 0.5
 run(["run", "job.yaml", "-o", "run", "--on", "inline"])
 """
 PROGRAM_ALONE = f"""
 import os, sys
-from harness import keeper
+from harness.models.external import supervisor
 from harness.models.external.process import run_program
-keeper.GRACE_SECONDS = 0.5
+supervisor.GRACE_SECONDS = 0.5
 words = [sys.executable, {str(PROGRAM)!r}, "fit", "", "", "hangs_in_train", "1"]
 say = lambda text: print(text, flush=True)
 run_program(words, folder=".", environment=dict(os.environ), say=say)
