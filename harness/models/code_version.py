@@ -6,8 +6,9 @@ They are kept, but a finished trial records the digests of its model's code, and
 The code of a class is its own file, with those of its bases and of the modules of the same package
 that these import, directly or not, for more than types. Of a shipped model only files under
 ``harness/models`` count that decide what a model computes; it is recorded as one digest under the
-name of its class, so that a moved file is no edit. The code of an external program is part of its
-trials' ids; recorded are the files that its commands name.
+name of its class, without the files' names and the lines that import from this package, so that a
+moved file is no edit. The code of an external program is part of its trials' ids; recorded are the
+files that its commands name.
 """
 
 from __future__ import annotations
@@ -77,14 +78,29 @@ def is_other_code(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
 @cache  # what this process has loaded does not change with the file
 def _of_class(model: type[Model]) -> Mapping[str, str]:
     files = source_files(model)
-    digests = {
-        module: blake2b(file.read_bytes(), digest_size=16).hexdigest()
-        for module, file in files.items()
-    }
     if not model.__module__.startswith(SHIPPED):
-        return digests
-    whole = blake2b("\0".join(sorted(digests.values())).encode(), digest_size=16)
-    return {model.__qualname__: whole.hexdigest()}
+        return {module: _digest(file.read_bytes()) for module, file in files.items()}
+    digests = sorted(_digest(_without_imports(file.read_bytes())) for file in files.values())
+    return {model.__qualname__: _digest("\0".join(digests).encode())}
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _without_imports(content: bytes) -> bytes:
+    """Return a file of this package without its imports from this package.
+
+    They name files, which may move. An import of other code is still noticed: the file that it is
+    in is part of the digest.
+    """
+    lines = content.splitlines(keepends=True)
+    own = __name__.partition(".")[0]
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == own:
+            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[number] = b""
+    return b"".join(lines)
 
 
 def source_files(model: type[Model]) -> dict[str, Path]:

@@ -29,7 +29,7 @@ from harness.runs.runner import retry, run_job
 from tests.command_files import declare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MODEL = """
 from harness.tasks import Prediction
@@ -249,23 +249,78 @@ def test_to_know_the_code_of_a_network_needs_no_torch() -> None:
     assert found.stdout.strip() == "False"
 
 
-def test_an_edit_of_a_loss_that_networks_share_is_other_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = {name: code_of_model(name) for name in ("set-transformer", "decoder-only")}
-    edited = tmp_path / "losses.py"
-    edited.write_text("LOSSES = {}\n", encoding="utf-8")
+@pytest.fixture
+def replace_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Let a module's file have other content, under its name or another."""
+    files: dict[str, Path] = {}
     find = model_code._source
 
-    def source(module: str) -> Path | None:
-        return edited if module.endswith(".losses") else find(module)
+    def replace(module: str, content: str) -> None:
+        files[module] = tmp_path / f"{module}.py"
+        files[module].write_text(content, encoding="utf-8")
+        _of_class.cache_clear()
 
-    monkeypatch.setattr(model_code, "_source", source)
+    monkeypatch.setattr(model_code, "_source", lambda name: files.get(name) or find(name))
+    yield replace
     _of_class.cache_clear()
-    after = {name: code_of_model(name) for name in before}
-    _of_class.cache_clear()
-    assert is_other_code(before["set-transformer"], after["set-transformer"])
-    assert before["decoder-only"] == after["decoder-only"]
+
+
+def text_of(module: str) -> str:
+    source = model_code._source(module)
+    assert source is not None
+    return source.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("edited", "model", "without_it"),
+    [
+        ("residuals", "ridge", "linear"),
+        ("features", "linear", "control-mean"),
+        ("effects", "control-mean", "replicate"),
+        ("networks.encoding", "decoder-only", "ridge"),
+        ("networks.data_loader", "decoder-only", "ridge"),
+        ("networks.torch.training", "latent-additive", "ridge"),
+        ("networks.torch.losses", "set-transformer", "decoder-only"),
+    ],
+)
+def test_an_edit_of_a_file_that_models_share_is_other_code_of_these_alone(
+    replace_file: Callable[..., None], edited: str, model: str, without_it: str
+) -> None:
+    module = f"harness.models.{edited}"
+    before = {name: code_of_model(name) for name in (model, without_it)}
+    replace_file(module, text_of(module) + "EDITED = True\n")
+    assert is_other_code(before[model], code_of_model(model))
+    assert before[without_it] == code_of_model(without_it)
+
+
+def test_a_file_of_a_shipped_model_that_only_moved_is_no_edit(
+    replace_file: Callable[..., None],
+) -> None:
+    before = code_of_model("ridge")
+    old, new = "harness.models.features", "harness.models.vectors"
+    replace_file(new, text_of(old))
+    for module in ("harness.models.ridge", "harness.models.residuals"):
+        replace_file(module, text_of(module).replace(f"from {old} import", f"from {new} import"))
+    assert new in source_files(base.model_class("ridge"))
+    assert old not in source_files(base.model_class("ridge"))
+    assert code_of_model("ridge") == before
+
+
+def test_an_older_record_of_a_shipped_model_is_not_called_other(
+    load: Callable[..., None],
+) -> None:
+    run_job("job.yaml", "run", "inline")
+    run = RunFolder("run")
+    for trial in run.begun():
+        manifest = run.manifest(trial)
+        assert manifest is not None
+        if "ControlMean" in manifest["code"]:
+            manifest["code"] = {"harness.models.control_mean": "0" * 32}
+            run.write_manifest(trial, manifest)
+    assert plan_job("job.yaml", "run").other_code == frozenset()
+    load(shift="SHIFT = 0.5\n")
+    plan = plan_job("job.yaml", "run")
+    assert plan.other_code == {trial.id for trial in plan.trials if trial.model == "edited"}
 
 
 def test_what_is_imported_for_types_alone_is_no_code(load: Callable[..., None]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -192,6 +194,21 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_with(task, monkeypatch):
     fitted(task, "decoder-only", other, epochs=2)
     assert same.curve == []  # it was at its end already, and no epoch was left
     assert len(other.curve) == 2
+
+
+def test_every_file_of_the_networks_is_code_of_a_checkpoint(tmp_path, monkeypatch):
+    networks = tmp_path / "networks"
+    shutil.copytree(Path(settings.__file__).parent, networks)
+    monkeypatch.setattr(loop, "__file__", str(networks / "torch" / "training.py"))
+    before = loop._code()
+    files = {path.relative_to(networks).as_posix() for path in networks.rglob("*.py")}
+    assert {"base.py", "encoding.py", "data_loader.py", "torch/losses.py"} <= files
+    for name in files:
+        text = (networks / name).read_text(encoding="utf-8")
+        (networks / name).write_text(text + "EDITED = True\n", encoding="utf-8")
+        assert loop._code() != before, name
+        (networks / name).write_text(text, encoding="utf-8")
+    assert loop._code() == before
 
 
 @pytest.mark.parametrize(
