@@ -162,9 +162,6 @@ def pick_rows(matrix: csc_matrix, rows: np.ndarray) -> csc_matrix:
     return csc_matrix(kept, shape=(len(rows), matrix.shape[1]), copy=False)
 
 
-# mypy: allow-untyped-defs
-
-
 @compiled
 def _compress(block, at, data, indices, ends):
     for row in range(block.shape[0]):

@@ -28,7 +28,7 @@ Distance = Literal["l1", "l2", "cosine"]
 def array_distances(
     rows: Any, others: Any, kind: Distance, *, left_out: Sequence[Sequence[int]] | None = None
 ) -> Any:
-    """Return what `harness.kernels.distances.pairwise_distances` does, where the arrays are.
+    """Return what `pairwise_distances` does, where the arrays are.
 
     Takes the memory of `others` in float64 three times.
     """

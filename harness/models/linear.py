@@ -51,7 +51,9 @@ class Linear:
         if pairs and k:
             residuals = np.array([train.effect(*p) - self.means_.of(p.context) for p in pairs]).T
             P = np.array([self._features(train.targets(pair.perturbation)) for pair in pairs])
-            self.weights_ = self._solve(residuals, P)
+            G, penalty = self.embedding_, self.ridge * np.eye(k)
+            left = np.linalg.solve(G.T @ G + penalty, G.T @ residuals @ P)
+            self.weights_ = np.linalg.solve(P.T @ P + penalty, left.T).T
         self.notes_: list[str] = []
         return self
 
@@ -76,9 +78,3 @@ class Linear:
         """Return the row of P for a set of target genes: (rank,)."""
         features: np.ndarray = self.embedding_[[self.rows_[gene] for gene in targets]].sum(axis=0)
         return features
-
-    def _solve(self, Y: np.ndarray, P: np.ndarray) -> np.ndarray:
-        G = self.embedding_
-        penalty = self.ridge * np.eye(G.shape[1])
-        left = np.linalg.solve(G.T @ G + penalty, G.T @ Y @ P)
-        return np.linalg.solve(P.T @ P + penalty, left.T).T

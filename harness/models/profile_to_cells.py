@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from harness.config import OwnCellStep
-    from harness.tasks import Prediction, Query, TrainView
+    from harness.tasks import Prediction, TrainView
 
 POOL_BYTES = 256 * 1024 * 1024
 """Memory for the controls that are drawn from: 3,700 cells of 18,080 genes."""
@@ -56,10 +56,17 @@ def with_cells(
                 "expected the model's own cells. Let the job set cells to another step."
             )
         if step == "tile-profile":
-            cells = _tiled(profile, query.n_cells)
+            # One row seen n times: the writer copies it, memory does not grow with the cells.
+            row = np.maximum(profile, 0).astype(np.float32)
+            cells = np.broadcast_to(row, (query.n_cells, len(row)))
         else:
             effect = profile - train.control_pseudobulk(query.context)
-            cells = _shifted(pool.of(query.context), effect, query, seed)
+            controls = pool.of(query.context)
+            rng = query_rng(seed, query, "shift-controls")
+            too_few = query.n_cells > len(controls)
+            drawn = rng.choice(len(controls), size=query.n_cells, replace=too_few)
+            cells = controls[drawn] + effect.astype(np.float32)
+            np.maximum(cells, 0, out=cells)
         yield replace(prediction, cells=cells)
 
 
@@ -104,17 +111,3 @@ class _Pool:
             self._cells = self._train.controls(context, size)
             self._context = context
         return self._cells
-
-
-def _tiled(profile: np.ndarray, n_cells: int) -> np.ndarray:
-    # One row seen n times: the writer copies it, memory does not grow with the cells.
-    row = np.maximum(profile, 0).astype(np.float32)
-    return np.broadcast_to(row, (n_cells, len(row)))
-
-
-def _shifted(pool: np.ndarray, effect: np.ndarray, query: Query, seed: int) -> np.ndarray:
-    rng = query_rng(seed, query, "shift-controls")
-    drawn = rng.choice(len(pool), size=query.n_cells, replace=query.n_cells > len(pool))
-    cells: np.ndarray = pool[drawn] + effect.astype(np.float32)
-    np.maximum(cells, 0, out=cells)
-    return cells

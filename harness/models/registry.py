@@ -1,13 +1,12 @@
-"""Every model that a job may name: registered classes, and programs that declarations describe.
+"""Every model that a job may name: registered classes and declared programs.
 
-`harness.models` knows classes and nothing of declarations; `commands` reads declarations and knows
-nothing of models. Here they meet, so whoever plans, checks, lists or runs asks here. Declarations
-are read each time: a file that was edited is another model.
+`base` finds classes, `external.spec` reads declarations. This module joins the two: plans, checks,
+lists and runs look models up here. Declarations are read each time, because an edited file is
+another model.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from harness.config import CELLS, CellStep, Problem, declarations
@@ -20,21 +19,16 @@ if TYPE_CHECKING:
     from inspect import Parameter
 
 
-log = logging.getLogger("harness.program")
-
-
 def registered() -> dict[str, ModelInfo]:
     """Return every model by its name; without declarations that something is wrong with."""
     found = dict(registered_classes())
     for name in declarations("commands"):
         if name not in found and not command_problems(name):
-            found[name] = _info(read_command(name))
+            command = read_command(name)
+            profiles = command.spec.output.holds == "profiles"
+            cells: CellStep | None = "shift-controls" if profiles else None
+            found[name] = ModelInfo(name, class_of(command), ceiling=False, cells=cells)
     return dict(sorted(found.items()))
-
-
-def _info(command: Command) -> ModelInfo:
-    cells: CellStep | None = "shift-controls" if command.spec.output.holds == "profiles" else None
-    return ModelInfo(command.name, class_of(command), ceiling=False, cells=cells)
 
 
 def command_problems(name: str) -> list[Problem]:

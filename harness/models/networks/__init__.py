@@ -1,10 +1,8 @@
-"""Trained networks: what they share, and the modules that need PyTorch.
+"""Trained networks: the registered models, and what they share.
 
-``settings`` and ``encoding`` are plain NumPy. ``loop`` trains any network, ``fitted`` asks it, and
-one module for each network says what it is made of. The registered models beside this package
-import them when they are fitted, so that listing models needs no PyTorch.
+``base`` has the parameters of all networks, ``encoding`` turns perturbations and contexts into
+arrays, ``data_loader`` streams training cells. None of them needs PyTorch; the subpackage ``torch``
+does. A registered model imports it when it is fitted, so that listing models needs no PyTorch.
 
-To make one of your own, copy ``decoder_only.py`` here and in the folder above: a network is a
-`torch.nn.Module` with two methods. ``loss(inputs)`` is one number for a batch, ``respond(inputs)``
-are the predicted cells.
+To make a network of your own, copy ``decoder_only.py`` here and in ``torch``.
 """

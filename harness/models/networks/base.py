@@ -77,7 +77,7 @@ class TrainedNetwork:
     seed: int = 0
 
     trains: ClassVar[bool] = True
-    """Tells a trial to supervise the fit: see `harness.models.supervision`."""
+    """Tells a trial to supervise the fit: see `harness.models.base.Supervision`."""
 
     def take_supervision(self) -> "Supervision | None":
         """Return what the trial offers for this fit, and keep no hold of it."""
