@@ -142,11 +142,6 @@ class Card(Declared):
             raise ValueError("has both columns.context and context_label. Keep one of them.")
         return self
 
-    @property
-    def version_key(self) -> str:
-        """The dataset with its version, ``papalexi21@1``: what tables must not mix."""
-        return f"{self.name}@{self.version}"
-
 
 NOT_STATED = "https://example.invalid/not-stated"
 """The page of a source that no card describes."""

@@ -10,11 +10,9 @@ agree; nothing is dropped or reordered to make them.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from harness.errors import UnknownNameError
@@ -23,7 +21,6 @@ from harness.metrics import (
     Side,
     registered,
     registered_suites,
-    scaled_scores,
     suite_named,
 )
 from harness.scoring.anchors import SUITE
@@ -389,49 +386,3 @@ def _rows(
             )
         )
     return pd.concat(parts, ignore_index=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Combined:
-    """The combined score of one prediction, and what a winner must clear besides.
-
-    Parameters
-    ----------
-    score
-        Mean of the scaled metrics.
-    scaled
-        Each metric's mean, from the baseline's (0) to the best (1).
-    floors_missed
-        Metrics whose mean is worse than its floor, or undefined.
-    """
-
-    score: float
-    scaled: dict[str, float]
-    floors_missed: tuple[str, ...]
-
-
-def combined(
-    scores: Scores, baseline: Scores, suite: str, floors: Mapping[str, float] | None = None
-) -> Combined:
-    """Scale a prediction's means by a baseline's, as the suite combines them.
-
-    Parameters
-    ----------
-    scores, baseline
-        Scores of the prediction and of the baseline against the same truth.
-    suite
-        Whose combined score.
-    floors
-        A metric's least mean (greatest, where lower is better). Default: the baseline's own.
-    """
-    names = suite_named(suite).combined
-    if not names:
-        raise ValueError(f"Suite {suite!r} has no combined score.")
-    best = np.array([registered()[name].best for name in names], dtype=np.float64)
-    means, base = scores.means(suite), baseline.means(suite)
-    u, b = (np.array([side[name] for name in names]) for side in (means, base))
-    shares = scaled_scores(u, b, best)
-    limits = np.array([(floors or {}).get(name, base[name]) for name in names])
-    cleared = np.where(best == 1, u >= limits, u <= limits)
-    missed = tuple(name for name, clear in zip(names, cleared, strict=True) if not clear)
-    return Combined(float(shares.mean()), dict(zip(names, shares.tolist(), strict=True)), missed)

@@ -99,10 +99,6 @@ def test_real_files_have_the_columns_and_labels_of_their_card(name, data_file):
         assert whole == (card.expression.scale == "counts")
 
 
-def test_a_card_knows_its_version_key(write):
-    assert read_card(str(write())).version_key == "mine@1"
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
