@@ -344,7 +344,7 @@ class Results:
         by_context
             Give contexts a dimension of their own: (trial, context, perturbation, metric), with
             plain labels. A perturbation that was not done in a context is not scored there. See
-            `harness.analysis.cube` for what each shape is for.
+            `harness.analysis.score_frame` for what each shape is for.
         """
         versions = [name for name in ("dataset_version",) if name in self.trials]
         factors = (*self.factors, *versions)
