@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from harness.config.validation import Declared as Declared
     from harness.config.validation import Problem as Problem
     from harness.config.validation import check_model as check_model
+    from harness.config.validation import check_size as check_size
     from harness.config.validation import describe as describe
     from harness.config.validation import kinds as kinds
     from harness.config.validation import missing as missing
-    from harness.config.validation import right_size as right_size
+    from harness.config.validation import parameter_problems as parameter_problems
+    from harness.config.validation import value_problems as value_problems
     from harness.config.validation import words as words
-    from harness.config.validation import wrong_parameters as wrong_parameters
-    from harness.config.validation import wrong_values as wrong_values
     from harness.config.yaml import read_yaml as read_yaml
 
 _NAMES = {
@@ -55,8 +55,8 @@ _NAMES = {
         "Positive Seed"
     ),
     "validation": (
-        "Declared Problem check_model describe kinds missing right_size words wrong_parameters "
-        "wrong_values"
+        "Declared Problem check_model describe kinds missing check_size words parameter_problems "
+        "value_problems"
     ),
     "yaml": "read_yaml",
 }

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.config.lookup import find_declaration
 from harness.config.types import Natural  # noqa: TC001 - pydantic reads it
-from harness.config.validation import Declared, Problem, check_model, right_size
+from harness.config.validation import Declared, Problem, check_model, check_size
 from harness.config.yaml import read_yaml
 from harness.errors import ClusterError, DeclarationError
 from harness.storage import parse_size
@@ -37,7 +37,7 @@ class ClusterSpec(Declared):
     wait_for_node_seconds: Annotated[float, Field(ge=0)] = 300
     env: dict[str, str] = Field(default={})
 
-    _check_memory = field_validator("object_store_memory")(right_size)
+    _check_memory = field_validator("object_store_memory")(check_size)
 
     @field_validator("address")
     @classmethod

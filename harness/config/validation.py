@@ -174,7 +174,7 @@ def _type_name(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def right_size(text: str | None) -> str | None:
+def check_size(text: str | None) -> str | None:
     """Return the text of a size; ``ValueError`` where it is none."""
     if text is not None:
         parse_size(text)
@@ -193,7 +193,7 @@ class Problem:
         return ": ".join(part for part in (self.file, self.key, self.message) if part)
 
 
-def wrong_parameters(
+def parameter_problems(
     key: str, owner: str, given: dict[str, Any], known: Mapping[str, Parameter]
 ) -> Iterator[Found]:
     """Yield what is wrong with parameters that are given, each with one value or a list."""
@@ -204,7 +204,7 @@ def wrong_parameters(
         elif value == []:
             yield f"{key}.{name}", "is an empty list: it means no trial at all."
         else:
-            yield from wrong_values(f"{key}.{name}", value, known[name].annotation)
+            yield from value_problems(f"{key}.{name}", value, known[name].annotation)
 
 
 def missing(
@@ -216,7 +216,7 @@ def missing(
             yield f"{key}.{name}", f"is missing: {owner} has no default for it."
 
 
-def wrong_values(key: str, value: Any, annotation: Any) -> Iterator[Found]:
+def value_problems(key: str, value: Any, annotation: Any) -> Iterator[Found]:
     """Yield what does not fit an annotation, of one value or a list."""
     many = value if isinstance(value, list) else [value]
     for i, one in enumerate(many):

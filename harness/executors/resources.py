@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from harness.config import Declared, right_size
+from harness.config import Declared, check_size
 from harness.storage import parse_size
 
 Stage = Literal["fit", "predict", "score"]
@@ -64,7 +64,7 @@ class Resources(Declared):
             custom=custom,
         )
 
-    _check_memory = field_validator("memory")(right_size)
+    _check_memory = field_validator("memory")(check_size)
 
     @field_validator("gpus")
     @classmethod

@@ -15,10 +15,10 @@ from harness.config import (
     Problem,
     check_model,
     missing,
+    parameter_problems,
     read_yaml,
+    value_problems,
     words,
-    wrong_parameters,
-    wrong_values,
 )
 from harness.data.dataset_names import is_store_path, parse_simulated
 from harness.errors import DeclarationError, HarnessError, near_match
@@ -26,7 +26,7 @@ from harness.jobs.job import job_model
 from harness.jobs.search_space import Dimension, objective_keys
 from harness.jobs.settings import settings
 from harness.storage import exists
-from harness.tasks import wrong_factors
+from harness.tasks import data_factor_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ def _dataset(key: str, name: str, known: Known) -> Iterator[Found]:
     if not simulated:
         return
     wrong = [
-        *wrong_parameters(key, "a simulation", dict(simulated.options), known.simulation_options)
+        *parameter_problems(key, "a simulation", dict(simulated.options), known.simulation_options)
     ]
     yield from wrong
     if base in known.datasets and not wrong:
@@ -174,8 +174,8 @@ def _models(data: dict[str, Any], known: Known) -> Iterator[Found]:
         if "cells" in given and "cells" not in parameters:
             yield f"{key}.cells", f"does not apply: {model} predicts cells itself. Remove it."
             del given["cells"]
-        yield from wrong_parameters(key, model, given, parameters)
-        yield from wrong_parameters(f"{key}.zip", model, zipped, parameters)
+        yield from parameter_problems(key, model, given, parameters)
+        yield from parameter_problems(f"{key}.zip", model, zipped, parameters)
         yield from missing(key, model, {**given, **zipped}, parameters)
         if key == "base":
             yield from _varied(model, given, _mapping(data.get("vary")), parameters)
@@ -197,7 +197,7 @@ def _varied(
         if isinstance(value, list) and name in known:
             yield f"base.{name}", "is a list: the base is one setting. Put the list under vary."
     factors = {name: levels for name, levels in vary.items() if name in DATA_FACTORS}
-    yield from ((f"vary.{key}", text) for key, text in wrong_factors(factors))
+    yield from ((f"vary.{key}", text) for key, text in data_factor_problems(factors))
     others = {name: levels for name, levels in vary.items() if name not in DATA_FACTORS}
     for name in others:
         if name not in known:
@@ -207,7 +207,7 @@ def _varied(
                 f"is no factor: neither a parameter of {model} nor of data. {hint}",
             )
     right = {name: levels for name, levels in others.items() if name in known and levels != []}
-    yield from wrong_parameters("vary", model, right, known)
+    yield from parameter_problems("vary", model, right, known)
 
 
 def _score(data: dict[str, Any], known: Known) -> Iterator[Found]:
@@ -298,11 +298,11 @@ def _space(
             continue  # the declaration's own check says so
         annotation = parameters[name].annotation
         if dimension.kind == "choice":
-            yield from wrong_values(f"{key}.choice", dimension.values, annotation)
+            yield from value_problems(f"{key}.choice", dimension.values, annotation)
             continue
         whole = dimension.kind == "int"
         ends = [value if whole else float(value) for value in dimension.values]
-        if any(wrong_values(key, ends, annotation)):
+        if any(value_problems(key, ends, annotation)):
             found = "whole numbers" if whole else "numbers with fractions"
             yield (
                 f"{key}.{dimension.kind}",

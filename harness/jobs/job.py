@@ -28,7 +28,7 @@ from harness.config import (
 from harness.errors import JobError
 from harness.executors.resources import StageResources
 from harness.jobs.search_space import SearchKeys
-from harness.tasks import wrong_factors
+from harness.tasks import data_factor_problems
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
@@ -38,9 +38,9 @@ Filters = Annotated[list[dict[str, Any]], Field(min_length=1)]
 """Partial settings; a trial fits one that it agrees with in every key, or in one of a list."""
 
 
-def right_factors(factors: dict[str, Any] | None) -> dict[str, Any] | None:
+def check_data_factors(factors: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return data factors as they stand; a ``ValueError`` names all that is wrong with them."""
-    wrong = [f"{key}: {text}" for key, text in wrong_factors(factors or {})]
+    wrong = [f"{key}: {text}" for key, text in data_factor_problems(factors or {})]
     if wrong:
         raise ValueError(" ".join(wrong))
     return factors
@@ -63,7 +63,7 @@ class ModelEntry(Declared):
     repeat: Positive | None = None
     data: dict[str, Any] | None = None
 
-    _check_data = field_validator("data")(right_factors)
+    _check_data = field_validator("data")(check_data_factors)
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Job(Declared):
     fail_fast: bool = False
     keep: list[Kept] = Field(default=["scores", "profiles"])
 
-    _check_data = field_validator("data")(right_factors)
+    _check_data = field_validator("data")(check_data_factors)
 
     @property
     def datasets(self) -> tuple[str, ...]:

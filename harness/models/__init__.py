@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from harness.models.code_version import code_of_model as code_of_model
     from harness.models.code_version import is_other_code as is_other_code
     from harness.models.external.environment import content_of as content_of
+    from harness.models.external.environment import environment_problems as environment_problems
     from harness.models.external.environment import local_requirements as local_requirements
     from harness.models.external.environment import place_of as place_of
-    from harness.models.external.environment import wrong_places as wrong_places
     from harness.models.external.model import class_of as class_of
     from harness.models.external.process import silence as silence
     from harness.models.external.spec import Command as Command
@@ -51,7 +51,7 @@ _NAMES = {
         "model_info notes query_rng register registered_classes"
     ),
     "code_version": "code_of_model is_other_code",
-    "external.environment": "content_of local_requirements place_of wrong_places",
+    "external.environment": "content_of local_requirements place_of environment_problems",
     "external.model": "class_of",
     "external.process": "silence",
     "external.spec": "Command check_command",

@@ -15,13 +15,13 @@ from harness.models import (
     class_of,
     command_of,
     content_of,
+    environment_problems,
     local_requirements,
     make_model,
     model_class,
     parameters_of,
     place_of,
     registered_classes,
-    wrong_places,
 )
 from harness.storage import canonical, content_digest, paths, remembered_digest
 
@@ -68,7 +68,7 @@ def missing_here(trials: Sequence[TrialSpec]) -> Iterator[str]:
     for name in sorted({trial.model for trial in trials if trial.command}):
         command = command_of(name)
         assert command is not None, "a trial of a program has its declaration"
-        yield from (f"{name}: {problem}" for problem in wrong_places(command))
+        yield from (f"{name}: {problem}" for problem in environment_problems(command))
 
 
 def prepare_programs(

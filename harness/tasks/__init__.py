@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.tasks.data_factors import DataFactors as DataFactors
+    from harness.tasks.data_factors import data_factor_problems as data_factor_problems
     from harness.tasks.data_factors import factor_value as factor_value
     from harness.tasks.data_factors import factor_values as factor_values
-    from harness.tasks.data_factors import wrong_factors as wrong_factors
     from harness.tasks.splits import KINDS as KINDS
     from harness.tasks.splits import SplitSpec as SplitSpec
     from harness.tasks.splits import n_folds as n_folds
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.tasks.visible_cells import ShownCells as ShownCells
 
 _NAMES = {
-    "data_factors": "DataFactors factor_value factor_values wrong_factors",
+    "data_factors": "DataFactors factor_value factor_values data_factor_problems",
     "splits": "KINDS SplitSpec n_folds parse_split",
     "task": "Prediction Query Task TrainView",
     "visible_cells": "ShownCells",

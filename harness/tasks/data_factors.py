@@ -111,7 +111,7 @@ def factor_values(factors: Mapping[str, Any]) -> tuple[tuple[str, JSON], ...]:
     return tuple((name, value) for name, value in read.items() if value is not None)
 
 
-def wrong_factors(factors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def data_factor_problems(factors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the dotted key of each wrong value, below the factors, and what is wrong with it.
 
     A list means "each of these".

@@ -10,7 +10,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 
 from harness.config.input_file import InputFile
-from harness.config.validation import accepts, kinds, words, wrong_values
+from harness.config.validation import accepts, kinds, value_problems, words
 from harness.errors import JobError
 from harness.jobs.settings import complete
 from harness.models import parameters_of, registered_classes
@@ -110,7 +110,7 @@ def test_every_default_keeps_its_own_bounds() -> None:
     for name in registered_classes():
         for key, parameter in parameters_of(name).items():
             if parameter.default is not Parameter.empty:
-                assert [*wrong_values(key, parameter.default, parameter.annotation)] == [], name
+                assert [*value_problems(key, parameter.default, parameter.annotation)] == [], name
 
 
 def test_every_number_of_a_shipped_model_but_its_seed_has_bounds() -> None:

@@ -19,9 +19,9 @@ from harness.models.external.environment import (
     _key,
     _uv,
     content_of,
+    environment_problems,
     local_requirements,
     place_of,
-    wrong_places,
 )
 from harness.models.external.process import ProgramError, run_program
 from tests.command_files import command
@@ -323,7 +323,7 @@ def test_a_client_whose_server_is_off_is_passed_over(
     engine("docker", 1)
     made = command(tmp_path, environment={"image": "the-image"})
     monkeypatch.setattr("harness.models.external.environment.ENGINES", ("docker",))
-    (problem,) = wrong_places(made)
+    (problem,) = environment_problems(made)
     assert "and " + str(tmp_path / "bin" / "docker") + " does not answer `version`" in problem
     calls = engine("podman")
     monkeypatch.setattr("harness.models.external.environment.ENGINES", ("docker", "podman"))

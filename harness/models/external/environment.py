@@ -114,7 +114,7 @@ class Place:
         return [*start, *gpus, *shown, *told, f"--workdir={folder}", image]
 
 
-def wrong_places(command: Command) -> Iterator[str]:
+def environment_problems(command: Command) -> Iterator[str]:
     """Yield what this machine lacks for a command's environment; nothing is built or started."""
     environment = command.spec.environment
     if environment.image is not None:
@@ -151,7 +151,7 @@ def place_of(command: Command, threads: int, say: Say) -> Place:
     ModelError
         This machine lacks something, or the requirements could not be installed.
     """
-    for problem in wrong_places(command):
+    for problem in environment_problems(command):
         raise ModelError(f"{command.name}: {problem}")
     environment = command.spec.environment
     if environment.image is not None:
