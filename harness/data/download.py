@@ -12,17 +12,16 @@ checksum is soon the limit.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 
 from harness.data.cards import how_to_get
 from harness.errors import CardError, DataError, StorageError
-from harness.storage import cache_folder, find_data_file
+from harness.storage import cache_folder, exclusive_lock, find_data_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,10 +159,13 @@ def _save(
     start: int,
     report: Callable[[Progress], None],
 ) -> None:
+    def refuse() -> None:
+        raise DataError(f"{part} is being written by another process. Wait until it is done.")
+
     done = start
-    with part.open("ab") as file:
+    with exclusive_lock(part, refuse), part.open("ab") as file:
+        file.truncate(start)
         try:
-            _claim(file, part, start)
             for block in answer.iter_content(_BLOCK):
                 file.write(block)
                 done += len(block)
@@ -175,17 +177,6 @@ def _save(
             os.fsync(file.fileno())
     if total is not None and done < total:
         raise _InterruptedError(f"the connection ended {total - done:,} bytes early")
-
-
-def _claim(file: BinaryIO, part: Path, start: int) -> None:
-    """Keep every other process from writing the same part, and cut it to `start`."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DataError(
-            f"{part} is being written by another process. Wait until it is done."
-        ) from error
-    file.truncate(start)
 
 
 def _check(card: Card, part: Path, report: Callable[[Progress], None]) -> None:

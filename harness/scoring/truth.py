@@ -21,7 +21,7 @@ from harness.scoring.count_statistics import CountStatistics
 from harness.scoring.count_truth import CountTruth
 from harness.scoring.group_statistics import Statistics, measure
 from harness.scoring.truth_cache import TruthCache
-from harness.storage import _DIGEST, paths, remembered_digest
+from harness.storage import DIGEST_BYTES, paths, remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -229,4 +229,4 @@ def truth_key(source: Any, options: ScoringOptions, folder: str) -> str | None:
     if described["content"] is None:
         return None
     text = json.dumps(described, sort_keys=True)
-    return blake2b(text.encode(), digest_size=_DIGEST).hexdigest()
+    return blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()

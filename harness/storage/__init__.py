@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.storage.hashing import _DIGEST as _DIGEST
+    from harness.storage.hashing import DIGEST_BYTES as DIGEST_BYTES
     from harness.storage.hashing import canonical as canonical
     from harness.storage.hashing import content_digest as content_digest
     from harness.storage.hashing import remembered_digest as remembered_digest
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.storage.paths import scratch_name as scratch_name
 
 _NAMES = {
-    "hashing": "_DIGEST canonical content_digest remembered_digest text_digest",
+    "hashing": "DIGEST_BYTES canonical content_digest remembered_digest text_digest",
     "local_cache": "download folder_here forget_copy size_of store_here",
     "lock": "exclusive_lock",
     "object_store": "client client_options",

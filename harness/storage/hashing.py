@@ -19,7 +19,8 @@ from harness.kernels.threads import available_threads
 from harness.storage import paths
 
 _PIECE = 1 << 26
-_DIGEST = 16
+DIGEST_BYTES = 16
+"""Length of every BLAKE2b digest of content."""
 
 RACY_SECONDS = 2.0
 """A file that changed less than so long ago may change again within the clock's resolution."""
@@ -33,7 +34,7 @@ def text_digest(text: str, digits: int = 12) -> str:
 def remembered_digest(path: Path, threads: int, folder: str) -> str:
     """Return the digest of a file or a folder's files, hashed only if it may have changed."""
     marks = [_mark(path, file) for file in _files(path)]
-    name = blake2b(str(path.resolve()).encode(), digest_size=_DIGEST).hexdigest()
+    name = blake2b(str(path.resolve()).encode(), digest_size=DIGEST_BYTES).hexdigest()
     note = paths.join(folder, "files", f"{name}.json")
     try:
         noted = json.loads(paths.read_text(note))
@@ -57,9 +58,9 @@ def content_digest(path: str) -> str:
     if not paths.is_remote(path):
         local = Path(path.removeprefix("file://"))
         return remembered_digest(local, available_threads(), str(paths.cache_folder()))
-    content, whole = paths.read_bytes(path), blake2b(digest_size=_DIGEST)
+    content, whole = paths.read_bytes(path), blake2b(digest_size=DIGEST_BYTES)
     for start in range(0, max(1, len(content)), _PIECE):
-        part = blake2b(content[start : start + _PIECE], digest_size=_DIGEST).digest()
+        part = blake2b(content[start : start + _PIECE], digest_size=DIGEST_BYTES).digest()
         whole.update(f"\0{start}\0".encode() + part)
     return whole.hexdigest()
 
@@ -71,7 +72,7 @@ def digest(path: Path, threads: int = 1) -> str:
         for file in _files(path)
         for start in range(0, max(1, file.stat().st_size), _PIECE)
     ]
-    whole = blake2b(digest_size=_DIGEST)
+    whole = blake2b(digest_size=DIGEST_BYTES)
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for (file, start), part in zip(pieces, pool.map(_piece_digest, pieces), strict=True):
             name = "" if file == path else str(file.relative_to(path))
@@ -93,7 +94,7 @@ def _mark(path: Path, file: Path) -> list[Any]:
 
 def _piece_digest(piece: tuple[Path, int]) -> bytes:
     file, start = piece
-    found = blake2b(digest_size=_DIGEST)
+    found = blake2b(digest_size=DIGEST_BYTES)
     with file.open("rb") as source:
         source.seek(start)
         left = _PIECE

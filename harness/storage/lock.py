@@ -24,7 +24,8 @@ def exclusive_lock(
     Parameters
     ----------
     file
-        The lock file, made with its folder if it is not there. It is left behind, empty.
+        The file to lock, made with its folder if it is not there. Nothing is written to it, and it
+        is left behind.
     waiting
         Called once before waiting, if another process holds the lock. It may raise instead.
 
@@ -34,7 +35,7 @@ def exclusive_lock(
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as held:
+    with path.open("ab") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
