@@ -117,7 +117,7 @@ class Outcome:
         return bool(self.cause)
 
 
-def worth_another(outcome: Outcome, retries: int) -> bool:
+def should_retry(outcome: Outcome, retries: int) -> bool:
     """Whether the worker was lost, and the call may be tried on another.
 
     A call that was killed for its memory, or refused more of it, gets one more chance, since its

@@ -37,7 +37,7 @@ from ray.exceptions import (
 )
 
 from harness.errors import ClusterError
-from harness.executors.base import Call, Cause, Outcome, worth_another
+from harness.executors.base import Call, Cause, Outcome, should_retry
 from harness.executors.ray_capacity import (
     LOOK_SECONDS,
     Capacity,
@@ -127,7 +127,7 @@ class RayExecutor:
                     yield from without_place
                     continue
                 for flight, outcome in course.landed():
-                    if worth_another(outcome, self.cluster.retries):
+                    if should_retry(outcome, self.cluster.retries):
                         if outcome.cause == "memory":
                             flight.ask_for_more_memory()
                         course.put_back(flight)
