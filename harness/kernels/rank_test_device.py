@@ -1,6 +1,6 @@
 """U, tie terms and sums of a block of genes by one sort of packed keys, with array functions alone.
 
-What `rank_loops` does with compiled loops, for arrays of NumPy or CuPy, whichever made them: a
+What `rank_test_loops` does with compiled loops, for arrays of NumPy or CuPy, whichever made them: a
 device has a fast sort of integers and no use for a loop. Every value above zero becomes one key of
 64 bits,
 

@@ -1,4 +1,4 @@
-"""The compiled loops beneath the rank test; `ranktest` is their face.
+"""The compiled loops beneath the rank test; `rank_test` calls them.
 
 A value above zero becomes one key: the bits of the float above, the cell's label below. Floats
 above zero sort as their bits do, so one sort of integers puts a gene's values in order, and ties in
