@@ -78,7 +78,7 @@ def cost(scope: Scope) -> Table:
 
     One row per setting. Columns of its frame: ``dataset``, ``dataset_version``, ``split``,
     ``controls``, ``model``, ``setting``, ``role``, ``n_trials``; ``combined`` with ``_low`` and
-    ``_high``, ``mean_rank``; those of `costs.costs_of`; ``front``, whether no other setting is
+    ``_high``, ``mean_rank``; those of `costs_of`; ``front``, whether no other setting is
     both at least as cheap in seconds and at least as good.
     """
     frames = [_frame(block, scope) for block in scope.blocks]

@@ -72,7 +72,7 @@ def _rows(block: Block, suite: str, metrics: Sequence[str]) -> pd.DataFrame:
 def perturbations(scope: Scope) -> Table:
     """Return the scores of every pair, one row per setting and pair.
 
-    Columns of its frame as `per_pair`, and those of `facts.facts_of`.
+    Columns of its frame as `per_pair`, and those of `facts_of`.
     """
     frames, notes = [], [*scope.about()]
     notes.append(

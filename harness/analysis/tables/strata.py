@@ -53,7 +53,7 @@ def strata(scope: Scope) -> Table:
 
     One row per setting, fact, stratum and metric. Columns of its frame: ``dataset``,
     ``dataset_version``, ``split``, ``controls``, ``model``, ``setting``, ``role``; ``fact`` (a
-    column of `facts.facts_of`), ``stratum``, ``from``, ``to``, ``n_pairs``; ``metric``, ``mean``,
+    column of `facts_of`), ``stratum``, ``from``, ``to``, ``n_pairs``; ``metric``, ``mean``,
     ``mean_low``, ``mean_high``; ``shown``, whether a text shows the setting.
     """
     notes = [*scope.about(), f"{what_a_mean_is()} {what_an_interval_is(scope.bootstrap)}"]
