@@ -56,9 +56,9 @@ def of_one_version(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def distinct_metrics(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return which suites, metrics and versions stand together in score rows, each once.
+    """Return the distinct (suite, metric, version) of score rows.
 
-    As `DataFrame.drop_duplicates` would, in the order of codes and in a quarter of its time.
+    Equals `DataFrame.drop_duplicates`, sorted by category code, in a quarter of its time.
     """
     suite, metric = rows["suite"].cat, rows["metric"].cat
     version, versions = pd.factorize(rows["version"].to_numpy())

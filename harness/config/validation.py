@@ -196,7 +196,7 @@ class Problem:
 def parameter_problems(
     key: str, owner: str, given: dict[str, Any], known: Mapping[str, Parameter]
 ) -> Iterator[Found]:
-    """Yield what is wrong with parameters that are given, each with one value or a list."""
+    """Yield the problems of parameters; each has one value or a list of values."""
     for name, value in given.items():
         if name not in known:
             hint = near_match(name, tuple(known))
@@ -217,7 +217,7 @@ def missing(
 
 
 def value_problems(key: str, value: Any, annotation: Any) -> Iterator[Found]:
-    """Yield what does not fit an annotation, of one value or a list."""
+    """Yield the problems of one value, or of a list of values, with an annotation."""
     many = value if isinstance(value, list) else [value]
     for i, one in enumerate(many):
         place = f"{key}[{i}]" if isinstance(value, list) else key
@@ -228,7 +228,7 @@ def value_problems(key: str, value: Any, annotation: Any) -> Iterator[Found]:
 
 
 def _choice_near(value: str, annotation: Any) -> str:
-    """Return what might have been meant instead of a file, in a sentence; nothing often."""
+    """Return a "Did you mean" sentence for an unknown file; empty without a near match."""
     close = get_close_matches(value, choices(annotation), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -261,7 +261,7 @@ def _within(bound: Any, value: Any) -> bool:
 
 
 def kinds(annotation: Any) -> tuple[Any, ...]:
-    """Return the types that an annotation allows, without what is said of them besides."""
+    """Return the types in an annotation, without the metadata of `Annotated`."""
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(kind for option in get_args(annotation) for kind in kinds(option))
     return (get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation,)

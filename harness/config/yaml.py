@@ -68,7 +68,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file says; what cannot be read is a `DeclarationError` with its line."""
+    """Parse a YAML file; a syntax error is a `DeclarationError` with its line."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

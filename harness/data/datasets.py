@@ -54,7 +54,7 @@ def _of_stage(dataset: str, progress: Progress | None) -> Callable[[str, int, in
 
 
 def _card_key(card: Card) -> str:
-    """Return what tells this card and its source from an edited one: eight hexadecimal digits.
+    """Hash a card and the state of its source: eight hexadecimal digits.
 
     Splits are left out: they are read from the card, and another split is no other store.
     """

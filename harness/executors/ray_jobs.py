@@ -127,9 +127,9 @@ KNOCK_SECONDS = 5.0
 
 
 def why_unreachable(address: str) -> str:
-    """Return why nobody can be reached at an address; nothing where somebody listens.
+    """Return an error message if nothing listens at an address, else an empty string.
 
-    Only ``host:port``, also after ``http://``, can be tried; ``auto`` is Ray's own word.
+    Probes ``host:port`` and ``http://host:port``; Ray itself resolves ``auto``.
     """
     host, colon, port = address.rstrip("/").rpartition("//")[2].rpartition(":")
     if not (colon and port.isdecimal()) or "/" in host:

@@ -16,7 +16,6 @@ from harness.analysis.tables import compare
 from harness.challenge.submission import Rules, prepare
 from harness.check import check
 from harness.errors import JobError
-from harness.jobs.prediction_manifest import value_of
 from harness.runs.plan import plan_job
 from harness.runs.prediction_trials import named_by
 from harness.runs.runner import run_job
@@ -228,15 +227,6 @@ def test_a_baseline_that_no_file_is_of_is_refused(job: Path) -> None:
         file.rename(str(file).replace("seed", "s"))
     with pytest.raises(JobError, match="'good' is there with 2 settings, expected one"):
         plan_job(str(job))
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("1_0", "1_0"), ("nan", "nan"), ("inf", "inf"), ("1e400", "1e400"), ("-.5", -0.5), ("7", 7)],
-)
-def test_only_plain_finite_numbers_are_numbers(text: str, value: object) -> None:
-    found = value_of(text)
-    assert (type(found), found) == (type(value), value)
 
 
 # --- manifests ----------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ GIB = 2**30
 
 
 def costs_of(block: Block) -> pd.DataFrame:
-    """Return what a finished trial of each setting takes in the mean, a row per setting.
+    """Return the mean cost of a finished trial, one row per setting.
 
     Columns ``seconds`` and ``seconds_fit``, ``_predict``, ``_score`` (of the clock),
     ``cpu_seconds``, ``gpu_seconds`` (over all stages) and ``peak_memory`` (bytes, of the process
@@ -51,7 +51,7 @@ def costs_of(block: Block) -> pd.DataFrame:
 
 
 def changes_of(costs: pd.DataFrame, base: int) -> pd.DataFrame:
-    """Return how much more than the row at `base` each costs, as columns ``NAME_change``."""
+    """Return each row's cost minus that of the row at `base`, as columns ``NAME_change``."""
     found = costs[[*SUMMED, "peak_memory"]]
     return (found - found.iloc[base]).add_suffix("_change")
 

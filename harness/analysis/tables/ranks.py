@@ -166,7 +166,7 @@ def _drawn(block: Block, scope: Scope, places: Sequence[int]) -> tuple[Floats, F
 def _by_seed(
     block: Block, scope: Scope, places: Sequence[int], every: Mapping[str, Ranks]
 ) -> dict[str, Stability]:
-    """Return how the order by each single repeat agrees with that by all of them."""
+    """Return the agreement of each repeat's ranking with the ranking by all repeats."""
     n_repeats = min(len(block.repeats[place]) for place in places)
     if n_repeats < 2:
         return {}
