@@ -36,7 +36,7 @@ BLOCK_BYTES = 64 * 1024 * 1024
 DEFAULT = Limits()
 
 
-def open_foreign(
+def open_external(
     path: str,
     *,
     perturbation_column: str,

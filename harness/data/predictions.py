@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness.data.external_predictions import DEFAULT, open_foreign
+from harness.data.external_predictions import DEFAULT, open_external
 from harness.data.prediction_writer import HeldPredictions, PredictionCollector, fits
 from harness.data.store import StoredCells, open_store, ranges_of
 from harness.data.store_writer import StoreWriter
@@ -180,12 +180,12 @@ def open_predictions(
     path
         A prediction or store of ours says itself what its labels and scale are.
     perturbation_column, context_column, control_label, scale, limits
-        For a foreign file; see `harness.data.external_predictions.open_foreign`.
+        For a foreign file; see `harness.data.external_predictions.open_external`.
     """
     if is_store(path):
         return StoredCells(open_store(path))
     with unpacked(path) if path.endswith(SUFFIX) else nullcontext(path) as file:
-        return open_foreign(
+        return open_external(
             os.fspath(file),
             perturbation_column=perturbation_column,
             context_column=context_column,

@@ -45,7 +45,7 @@ from harness.executors.ray_capacity import (
     has,
     with_more_memory,
 )
-from harness.executors.ray_jobs import why_unreachable
+from harness.executors.ray_jobs import probe_address
 from harness.executors.ray_workers import Workers, nodes, ray_resources
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, TaskCancelledError, 
 
 
 @dataclass(slots=True)
-class _Flight:
-    """A call that is running somewhere, or is to run; when its last attempt was submitted."""
+class _PendingCall:
+    """A call that runs or is queued, with its attempts so far and when the last was submitted."""
 
     call: Call
     attempts: int = 0
@@ -88,7 +88,7 @@ class RayExecutor:
     ----------
     cluster
         Which cluster (none: one is started on this machine and stopped at the end), how many
-        calls may be in flight, and how often a call whose worker was lost is tried again.
+        calls may be in pending, and how often a call whose worker was lost is tried again.
     """
 
     def __init__(self, cluster: ClusterSpec) -> None:
@@ -96,7 +96,7 @@ class RayExecutor:
 
     def __enter__(self) -> Self:
         options = _connection(self.cluster)
-        if reason := why_unreachable(options["address"]):
+        if reason := probe_address(options["address"]):
             raise _nobody(options["address"], reason)
         _init(options)
         return self
@@ -120,145 +120,147 @@ class RayExecutor:
     def run(self, calls: Iterable[Call | None]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in the order in which they finish."""
         waiting, places = iter(calls), Capacity(self.cluster.patience)
-        course = _Course(self.cluster.max_in_flight or _room(), places)
+        in_flight = _InFlight(self.cluster.max_in_flight or _room(), places)
         try:
-            while course.fill(waiting):
-                if without_place := course.without_place():
-                    yield from without_place
+            while in_flight.fill(waiting):
+                if unplaceable := in_flight.unplaceable():
+                    yield from unplaceable
                     continue
-                for flight, outcome in course.landed():
+                for pending, outcome in in_flight.completed():
                     if should_retry(outcome, self.cluster.retries):
                         if outcome.cause == "memory":
-                            flight.ask_for_more_memory()
-                        course.put_back(flight)
-                    elif outcome.failed or flight.call.then is None:
+                            pending.ask_for_more_memory()
+                        in_flight.requeue(pending)
+                    elif outcome.failed or pending.call.then is None:
                         yield outcome
                     else:
-                        course.put_back(_Flight(flight.call.then))
-                course.end_silent()
+                        in_flight.requeue(_PendingCall(pending.call.then))
+                in_flight.kill_stalled()
         finally:
-            course.workers.release(0.0)
+            in_flight.workers.release(0.0)
 
 
-class _Course:
-    """The calls that were begun: those that are with Ray, and those that wait for their turn.
+class _InFlight:
+    """Calls that were started: running on Ray, or queued for another attempt or stage.
 
-    Calls that were begun go before new ones, so that what lies between two stages of a trial does
-    not pile up.
+    They are submitted before new calls, so that files between two stages of a trial do not pile
+    up.
     """
 
     def __init__(self, room: int, places: Capacity) -> None:
         self.room, self.places = room, places
         self.workers = Workers()
-        self.flying: dict[Any, _Flight] = {}
-        self.queue: deque[_Flight] = deque()
+        self.running: dict[Any, _PendingCall] = {}
+        self.queued: deque[_PendingCall] = deque()
 
     def fill(self, waiting: Iterator[Call | None]) -> bool:
         """Submit what there is room for, and return whether anything is left to wait for."""
-        for _ in range(len(self.queue)):
-            self._submit(self.queue.popleft())
-        while len(self.flying) + len(self.queue) < self.room:
+        for _ in range(len(self.queued)):
+            self._submit(self.queued.popleft())
+        while len(self.running) + len(self.queued) < self.room:
             call = next(waiting, None)
             if call is None:
                 break
-            self._submit(_Flight(call))
-        return bool(self.flying or self.queue)
+            self._submit(_PendingCall(call))
+        return bool(self.running or self.queued)
 
-    def put_back(self, flight: _Flight) -> None:
+    def requeue(self, pending: _PendingCall) -> None:
         """Let a call be made next, as soon as there is room for it."""
-        self.queue.append(flight)
+        self.queued.append(pending)
 
-    def landed(self) -> Iterator[tuple[_Flight, Outcome]]:
+    def completed(self) -> Iterator[tuple[_PendingCall, Outcome]]:
         """Yield the calls that are over, after a short wait for one to be."""
-        ready, _ = ray.wait(list(self.flying), timeout=POLL_SECONDS, fetch_local=True)
+        ready, _ = ray.wait(list(self.running), timeout=POLL_SECONDS, fetch_local=True)
         for reference in ready:
-            flight = self.flying.pop(reference)
-            outcome = _collect(reference, flight)
+            pending = self.running.pop(reference)
+            outcome = _collect(reference, pending)
             self.workers.ended(reference, lost=outcome.cause not in ("", "raised"))
-            yield flight, outcome
+            yield pending, outcome
         self.workers.release()
 
-    def end_silent(self) -> None:
+    def kill_stalled(self) -> None:
         """Kill the workers of calls that have given no sign of life for too long."""
-        for reference, flight in self.flying.items():
-            call = flight.call
-            if call.stall_s is None or call.silence is None or flight.ended:
+        for reference, pending in self.running.items():
+            call = pending.call
+            if call.stall_s is None or call.silence is None or pending.ended:
                 continue
-            if (silent := call.silence(flight.submitted)) > call.stall_s:
-                flight.ended = f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
+            if (silent := call.silence(pending.submitted)) > call.stall_s:
+                pending.ended = f"no sign of life for {silent:.0f} s, limit {call.stall_s:g} s"
                 self.workers.kill(reference)
 
-    def without_place(self) -> list[Outcome]:
+    def unplaceable(self) -> list[Outcome]:
         """Take back the calls that no node has had place for in too long, and return their ends."""
         if self.places.due and (self.places.any_lacking or self._any_old()):
-            begun = (*self.flying.values(), *self.queue)
-            self.places.look(flight.call.resources for flight in begun)
+            begun = (*self.running.values(), *self.queued)
+            self.places.look(pending.call.resources for pending in begun)
         ended: list[Outcome] = []
         if not self.places.any_lacking:
             return ended
-        for reference, flight in list(self.flying.items()):
-            if reason := self.places.given_up(flight.call.resources):
-                del self.flying[reference]
+        for reference, pending in list(self.running.items()):
+            if reason := self.places.given_up(pending.call.resources):
+                del self.running[reference]
                 self.workers.kill(reference)
                 self.workers.ended(reference, lost=True)
-                ended.append(_without_place(flight, flight.attempts - 1, reason))
-        for flight in list(self.queue):
-            if reason := self.places.given_up(flight.call.resources):
-                self.queue.remove(flight)
-                ended.append(_without_place(flight, flight.attempts, reason))
+                ended.append(_without_place(pending, pending.attempts - 1, reason))
+        for pending in list(self.queued):
+            if reason := self.places.given_up(pending.call.resources):
+                self.queued.remove(pending)
+                ended.append(_without_place(pending, pending.attempts, reason))
         return ended
 
     def _any_old(self) -> bool:
-        return any(flight.seconds > LOOK_SECONDS for flight in self.flying.values())
+        return any(pending.seconds > LOOK_SECONDS for pending in self.running.values())
 
-    def _submit(self, flight: _Flight) -> None:
-        if self.places.given_up(flight.call.resources) or not self.workers.room_for(flight.call):
-            self.queue.append(flight)
+    def _submit(self, pending: _PendingCall) -> None:
+        if self.places.given_up(pending.call.resources) or not self.workers.room_for(pending.call):
+            self.queued.append(pending)
             return
-        flight.attempts += 1
-        flight.submitted = time.time()
-        self.flying[self.workers.submit(flight.call)] = flight
+        pending.attempts += 1
+        pending.submitted = time.time()
+        self.running[self.workers.submit(pending.call)] = pending
 
 
-def _collect(reference: Any, flight: _Flight) -> Outcome:
+def _collect(reference: Any, pending: _PendingCall) -> Outcome:
     """Return the outcome of a call that Ray says is over."""
     try:
         outcome: Outcome = ray.get(reference)
     except OutOfMemoryError as error:
-        return _failure(flight, "memory", error)
+        return _failure(pending, "memory", error)
     except LOST as error:
-        return _failure(flight, _why_lost(flight), error)
+        return _failure(pending, _why_lost(pending), error)
     except RayError as error:
         # The attempt itself never raises: what arrives here came from around it, such as a
         # result or an argument that cannot be pickled.
-        return _failure(flight, "raised", error)
-    return replace(outcome, attempts=flight.attempts)
+        return _failure(pending, "raised", error)
+    return replace(outcome, attempts=pending.attempts)
 
 
-def _why_lost(flight: _Flight) -> Cause:
+def _why_lost(pending: _PendingCall) -> Cause:
     """Tell a worker that we killed, or that killed itself at its limit, from one that was lost."""
-    if flight.ended:
+    if pending.ended:
         return "stalled"
-    limit = flight.call.limit_s
-    age = flight.call.age(flight.submitted) if flight.call.age else flight.seconds
+    limit = pending.call.limit_s
+    age = pending.call.age(pending.submitted) if pending.call.age else pending.seconds
     return "time" if limit and age > limit else "lost"
 
 
-def _failure(flight: _Flight, cause: Cause, error: Exception) -> Outcome:
+def _failure(pending: _PendingCall, cause: Cause, error: Exception) -> Outcome:
     first_line = str(error).strip().partition("\n")[0]
     return Outcome(
-        key=flight.call.key,
+        key=pending.call.key,
         cause=cause,
-        error=flight.ended or f"{type(error).__name__}: {first_line}",
+        error=pending.ended or f"{type(error).__name__}: {first_line}",
         traceback=str(error),
-        attempts=flight.attempts,
-        seconds=flight.seconds,
+        attempts=pending.attempts,
+        seconds=pending.seconds,
     )
 
 
-def _without_place(flight: _Flight, attempts: int, reason: str) -> Outcome:
+def _without_place(pending: _PendingCall, attempts: int, reason: str) -> Outcome:
     """Return the end of a call that was given up; the attempt that never began is none."""
-    return Outcome(flight.call.key, cause="lost", error=reason, attempts=attempts, unplaceable=True)
+    return Outcome(
+        pending.call.key, cause="lost", error=reason, attempts=attempts, unplaceable=True
+    )
 
 
 def _connection(cluster: ClusterSpec) -> dict[str, Any]:
@@ -308,6 +310,6 @@ def _nobody(address: str, reason: str) -> ClusterError:
 
 
 def _room() -> int:
-    """Return how many calls to keep in flight: two for each CPU, so that none waits for us."""
+    """Return how many calls to keep in pending: two for each CPU, so that none waits for us."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return max(2, 2 * int(resources.get("CPU", 1)))

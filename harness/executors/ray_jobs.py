@@ -122,11 +122,11 @@ class JobServer:
             ) from error
 
 
-KNOCK_SECONDS = 5.0
+PROBE_SECONDS = 5.0
 """How long to wait for the head node of a cluster to answer."""
 
 
-def why_unreachable(address: str) -> str:
+def probe_address(address: str) -> str:
     """Return an error message if nothing listens at an address, else an empty string.
 
     Probes ``host:port`` and ``http://host:port``; Ray itself resolves ``auto``.
@@ -135,7 +135,7 @@ def why_unreachable(address: str) -> str:
     if not (colon and port.isdecimal()) or "/" in host:
         return ""
     try:
-        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
     except (OSError, OverflowError) as error:
         return str(error)
     return ""

@@ -93,7 +93,7 @@ class Scheduler(Declared):
     grace: Positive = 1
     factor: Annotated[int, Field(ge=2)] = 3
 
-    def compares_between(self, before: int, step: int) -> bool:
+    def reaches_rung(self, before: int, step: int) -> bool:
         """Return True if a step at which settings are compared is after `before`, up to `step`."""
         if self.kind == "none":
             return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.kernels import rank_test_loops as rank_loops
+from harness.kernels import rank_test_loops
 from harness.kernels.columns import row_starts
 
 if TYPE_CHECKING:
@@ -73,16 +73,16 @@ class Values:
         cells = (segments.segment, segments.label)
         bits = data.view(np.uint32) if not self.double else data
         if self.form == "dense":
-            return lambda start, last, keys, places: rank_loops.collect_dense(
+            return lambda start, last, keys, places: rank_test_loops.collect_dense(
                 bits, start, last, *cells, keys, places
             )
         indices, indptr = rest
         if self.form == "columns":
-            return lambda start, last, keys, places: rank_loops.collect_columns(
+            return lambda start, last, keys, places: rank_test_loops.collect_columns(
                 bits, indices, indptr, start, last, *cells, keys, places
             )
         cursor, at = row_starts(indices, indptr, self.offset + first), self.offset
-        return lambda start, last, keys, places: rank_loops.collect_rows(
+        return lambda start, last, keys, places: rank_test_loops.collect_rows(
             bits, indices, cursor, indptr, at + start, at + last, *cells, keys, places
         )
 

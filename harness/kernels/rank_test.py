@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.kernels import rank_test_loops as rank_loops
+from harness.kernels import rank_test_loops
 from harness.kernels.blocks import values_of
 from harness.kernels.jit import compiled
 from harness.kernels.threads import in_threads
@@ -204,7 +204,7 @@ class _Chunk:
     def _rank(self, start: int, keys: np.ndarray, lengths: np.ndarray) -> None:
         short, lowest = self.short[: len(lengths)], np.empty_like(lengths)
         where = (keys, short, lengths, self.bases)
-        rank_loops.shorten(*where, self.label_bits, lowest)
+        rank_test_loops.shorten(*where, self.label_bits, lowest)
         ends = zip(lengths.tolist(), lowest.tolist(), strict=True)
         bases = self.bases.tolist()
         for row, (sizes, leasts) in enumerate(ends):
@@ -214,7 +214,7 @@ class _Chunk:
                 else:
                     short[row, base : base + n].sort()
         groups = (self.members, self.starts, self.sizes)
-        rank_loops.scan_tile(*where, lowest, self.label_bits, *groups, start, self.result)
+        rank_test_loops.scan_tile(*where, lowest, self.label_bits, *groups, start, self.result)
 
 
 class _Doubles:
@@ -244,11 +244,11 @@ class _Doubles:
             own = (*entries[:2], starts[at : at + batch + 1])
             lengths, cuts = np.empty((2, len(own[2]) - 1), np.int64)
             with self.workspace.keys(len(lengths), most) as keys:
-                rank_loops.pack_doubles(own, bits, keys, lengths, cuts)
+                rank_test_loops.pack_doubles(own, bits, keys, lengths, cuts)
                 for row, n in enumerate(lengths.tolist()):
                     keys[row, :n].sort()
                 where = (own, bits, keys, lengths, cuts)
-                rank_loops.scan_doubles(*where, self.groupings, first + at, self.result)
+                rank_test_loops.scan_doubles(*where, self.groupings, first + at, self.result)
 
     def statistics(self) -> list[BlockStatistics]:
         """Return the results of each grouping."""

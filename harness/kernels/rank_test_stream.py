@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.kernels import rank_test_device as segments
+from harness.kernels import rank_test_device
 from harness.kernels.device_staging import Room, pieces_of
 from harness.kernels.rank_test import BlockStatistics, Workspace, block_statistics
 
@@ -70,7 +70,7 @@ def array_statistics(
     blocks: Iterable[tuple[int, Any]], groups: Groups, backend: Backend, *, threads: int = 1
 ) -> Iterator[Found]:
     """Do as `stream_statistics` with array functions, whatever the backend."""
-    device = Device(backend, groups, threads)
+    device = DevicePipeline(backend, groups, threads)
     waiting: deque[Future[Found]] = deque()
     try:
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
@@ -89,7 +89,7 @@ def array_statistics(
 
 
 @dataclass
-class Device:
+class DevicePipeline:
     """One run's arrays on a device."""
 
     backend: Backend
@@ -97,7 +97,7 @@ class Device:
     threads: int
 
     def __post_init__(self) -> None:
-        self.layout = segments.Layout.of(self.groups, self.backend.xp)
+        self.layout = rank_test_device.Layout.of(self.groups, self.backend.xp)
         self.backend.synchronize()  # the streams of other threads do not wait for this one's
         self.rooms: SimpleQueue[Room] = SimpleQueue()
         for _ in range(IN_FLIGHT):
@@ -149,9 +149,11 @@ class Device:
     def _compute(self, piece: Piece, room: Room) -> BlockStatistics:
         arrays = tuple(self.backend.send(part) for part in piece.collect(room, self.threads))
         if piece.form == "dense":
-            keys = segments.dense_keys(arrays[0], self.layout)
+            keys = rank_test_device.dense_keys(arrays[0], self.layout)
         else:
-            keys = segments.compressed_keys(arrays, self.layout, by_rows=piece.form == "rows")
+            keys = rank_test_device.compressed_keys(
+                arrays, self.layout, by_rows=piece.form == "rows"
+            )
         del arrays
-        found = segments.key_statistics(keys, piece.width, self.layout)
+        found = rank_test_device.key_statistics(keys, piece.width, self.layout)
         return BlockStatistics(*(self.backend.asnumpy(array) for array in found))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.models.external.environment import local_requirements as local_requirements
     from harness.models.external.environment import place_of as place_of
     from harness.models.external.model import class_of as class_of
-    from harness.models.external.process import silence as silence
+    from harness.models.external.process import idle_seconds as idle_seconds
     from harness.models.external.spec import Command as Command
     from harness.models.external.spec import check_command as check_command
     from harness.models.features import Source as Source
@@ -53,7 +53,7 @@ _NAMES = {
     "code_version": "code_of_model is_other_code",
     "external.environment": "content_of local_requirements place_of environment_problems",
     "external.model": "class_of",
-    "external.process": "silence",
+    "external.process": "idle_seconds",
     "external.spec": "Command check_command",
     "features": "Source features_of",
     "profile_to_cells": "profiles_alone with_cells",

@@ -217,8 +217,8 @@ class RunFolder:
         driver = _read(self.driver_file)
         return driver if driver is not None and _seems_alive(driver) else None
 
-    def claim(self) -> Claim:
-        """Become the run's driver; `RunBusyError` where there is one.
+    def lock(self) -> RunLock:
+        """Lock the run for this driver; `RunBusyError` if another driver holds it.
 
         A driver that was killed leaves its file behind. On the same machine its process number
         tells; from another, it is taken for dead once it has not been seen for a minute.
@@ -226,13 +226,13 @@ class RunFolder:
         other = self.driver()
         if other is not None:
             raise _busy(self.path, other)
-        claim = Claim(self, uuid.uuid4().hex)
-        claim.renew()
-        # Two that claimed at once: the later write stands, and the other one sees it here.
+        lock = RunLock(self, uuid.uuid4().hex)
+        lock.renew()
+        # Two that locked it at once: the later write stands, and the other one sees it here.
         now = _read(self.driver_file)
-        if now is None or now["token"] != claim.token:
+        if now is None or now["token"] != lock.token:
             raise _busy(self.path, now or {})
-        return claim
+        return lock
 
     def ask_to_cancel(self) -> None:
         """Ask the driver to stop: it ends what is running and starts nothing more."""
@@ -256,11 +256,11 @@ class RunFolder:
         return paths.join(self.path, "cancel.json")
 
 
-class Claim:
-    """One driver's hold on a run folder, while the block lasts.
+class RunLock:
+    """Lock of a run folder, held by its driver inside the block.
 
-    A thread renews it, and looks whether someone asked to cancel: then the main thread gets the
-    same interrupt as from Ctrl-C, wherever it waits.
+    A thread renews it, and watches for `harness cancel`: the main thread is then interrupted as by
+    Ctrl-C.
     """
 
     def __init__(self, run: RunFolder, token: str) -> None:
@@ -270,7 +270,7 @@ class Claim:
         self._handlers: dict[int, Any] = {}
 
     def renew(self) -> None:
-        """Say that the driver lives."""
+        """Write the driver's heartbeat."""
         said = {
             "token": self.token,
             "host": platform.node(),

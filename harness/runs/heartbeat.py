@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from harness.models import silence
+from harness.models import idle_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +62,7 @@ class Heartbeat:
             "host": platform.node(),
             "pid": os.getpid(),
             "peak_memory": peak_memory(),
-            "idle": round(silence(), 1),
+            "idle": round(idle_seconds(), 1),
             "ended": self.ended,
         }
         self.run.write_attempt(self.trial, attempt)

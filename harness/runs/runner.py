@@ -75,7 +75,7 @@ def run_job(
     here = cluster is None or cluster.kind == "local"
     plan = plan_job(name, run, listener.preparing, here=here)
     report = Report(plan)
-    with plan.run.claim():
+    with plan.run.lock():
         plan.run.describe(described_run(plan.job, plan.path.name, plan.trials, plan.stores, on))
         paths.write_atomic(plan.run.job_file, plan.path.read_text(encoding="utf-8"))
         try:

@@ -30,7 +30,7 @@ from harness.metrics import metric_named
 from harness.models import parameters_of
 from harness.runs.folder import RunFolder
 from harness.runs.request import TrialRequest, record_failure
-from harness.runs.search_sampler import NEEDED, Proposals, Tried, keeps_up
+from harness.runs.search_sampler import NEEDED, Proposals, Tried, should_prune
 from harness.runs.trial import run_trial
 from harness.runs.trial_models import (
     commands_of,
@@ -354,13 +354,15 @@ class Reports:
         before = max(steps, default=0)
         steps[step] = value
         self.write(steps)
-        if self.scheduler is None or not self.scheduler.compares_between(before, step):
+        if self.scheduler is None or not self.scheduler.reaches_rung(before, step):
             return True
         names = paths.list_names(paths.join(self.folder, "reports"))
         others = [int(name.partition(".")[0]) for name in names]
         texts = paths.read_each([self._file(n) for n in others if n != self.number])
         known = [{int(k): v for k, v in json.loads(text).items()} for text in texts if text]
-        return keeps_up(self.scheduler, steps, known, higher_is_better=self.higher_is_better)
+        return not should_prune(
+            self.scheduler, steps, known, higher_is_better=self.higher_is_better
+        )
 
     def _file(self, number: int) -> str:
         return paths.join(self.folder, "reports", f"{number:04}.json")

@@ -161,14 +161,14 @@ class Proposals:
         )
 
 
-def keeps_up(
+def should_prune(
     scheduler: Scheduler,
     steps: Mapping[int, float],
     others: Iterable[Mapping[int, float]],
     *,
     higher_is_better: bool,
 ) -> bool:
-    """Return False if successive halving stops a setting after its last step.
+    """Return True if successive halving stops a setting after its last step.
 
     The reports are replayed to Optuna's pruner (ASHA, Li et al. 2020): of the settings that reached
     a rung (`grace`, `grace` × `factor`, ...), the best of every `factor` go on.
@@ -189,13 +189,13 @@ def keeps_up(
             min_resource=scheduler.grace, reduction_factor=scheduler.factor
         ),
     )
-    stop = False
+    prune = False
     for reports in (*others, steps):
         trial = study.ask()
         for step in sorted(reports):
             trial.report(reports[step], step)
-            stop = trial.should_prune()
-    return not stop
+            prune = trial.should_prune()
+    return prune
 
 
 def of_grid(space: Mapping[str, Dimension], seed: int, number: int) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def forget(path: str, trials: Sequence[str] = (), *, failed: bool = False) -> tu
         All that failed or were lost, besides.
     """
     ledger = read_ledger(path)
-    with ledger.run.claim():
+    with ledger.run.lock():
         chosen = dict.fromkeys(find_trial(ledger, trial) for trial in trials)
         if failed:
             chosen |= dict.fromkeys(

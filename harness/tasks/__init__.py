@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from harness.tasks.task import Query as Query
     from harness.tasks.task import Task as Task
     from harness.tasks.task import TrainView as TrainView
-    from harness.tasks.visible_cells import ShownCells as ShownCells
+    from harness.tasks.visible_cells import VisibleCells as VisibleCells
 
 _NAMES = {
     "data_factors": "DataFactors factor_value factor_values data_factor_problems",
     "splits": "KINDS SplitSpec n_folds parse_split",
     "task": "Prediction Query Task TrainView",
-    "visible_cells": "ShownCells",
+    "visible_cells": "VisibleCells",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

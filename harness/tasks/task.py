@@ -23,7 +23,7 @@ from harness.data import BLOCK_BYTES, Cells, Half, Reader, Scale, Screen, StoreC
 from harness.errors import DataError
 from harness.tasks.data_factors import DataFactors
 from harness.tasks.splits import Assignment, Pair, SplitSpec, assign
-from harness.tasks.visible_cells import Shown, ShownCells
+from harness.tasks.visible_cells import VisibleCells, VisibleRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,7 @@ class TrainView:
     screen in memory. Asking for any other pair raises `HeldOutError`.
     """
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: VisibleRows) -> None:
         self._shown = shown
         self.genes: tuple[str, ...] = shown.store.genes
         self.contexts: tuple[str, ...] = tuple(sorted(shown.controls))
@@ -155,11 +155,11 @@ class TrainView:
         """Count the shown controls of a context."""
         return self._shown.controls_of(context).n_cells
 
-    def training_cells(self) -> ShownCells:
+    def training_cells(self) -> VisibleCells:
         """Return every training cell by its position; what `data_loader` streams."""
         return self._shown.training(self.pairs)
 
-    def control_cells(self, context: str) -> ShownCells:
+    def control_cells(self, context: str) -> VisibleCells:
         """Return the shown controls of a context by their position."""
         return self._shown.shown_controls(context)
 
@@ -248,7 +248,9 @@ class Task:
             c: data.controls(self._control_rows(c, "shown"), screen, c)
             for c in self._control_ranges
         }
-        return TrainView(Shown(self._shown_reader, train, shown, self._refusals(), self.cache))
+        return TrainView(
+            VisibleRows(self._shown_reader, train, shown, self._refusals(), self.cache)
+        )
 
     def replicate_view(self, side: str = "test") -> TrainView:
         """Return what a ceiling is fitted to: one half of the cells of each held-out pair.
@@ -260,7 +262,7 @@ class Task:
             raise ValueError(msg)
         pairs = {pair: self._half(pair, "shown") for pair in self._divisible(side)}
         shown = {c: self._control_rows(c, "shown") for c in self._control_ranges}
-        return TrainView(Shown(self._reader, pairs, shown, {}, self.cache))
+        return TrainView(VisibleRows(self._reader, pairs, shown, {}, self.cache))
 
     def queries(self, side: str = "test", *, half: bool = False) -> tuple[Query, ...]:
         """Return what a model is asked, by context and perturbation.

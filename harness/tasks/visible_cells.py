@@ -52,7 +52,7 @@ def _read(path: str) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownCells:
+class VisibleCells:
     """Cells that a model may see, by their position among them, in the order of the screen.
 
     `rows` (n_cells,) ascend; they say how near cells lie on disk and reach nothing by themselves.
@@ -79,7 +79,7 @@ class ShownCells:
         return cells
 
 
-class Shown:
+class VisibleRows:
     """The rows that a view may read, and why it may not read others."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Shown:
         self.scale: Scale = "log1p"
         self._content = f"{self.store.fingerprint}:{reader.tag}"
 
-    def counts(self) -> Shown:
+    def counts(self) -> VisibleRows:
         """Return the same rows as raw counts; `DataError` where the screen has none."""
         found = copy(self)
         found.scale = "counts"
@@ -140,19 +140,19 @@ class Shown:
         known = self.reader.batches
         return None if known is None else known[rows].astype(str)
 
-    def training(self, pairs: Sequence[Pair]) -> ShownCells:
+    def training(self, pairs: Sequence[Pair]) -> VisibleCells:
         """Return the cells of all training pairs, numbered as in `pairs`."""
         parts = [self.pairs[pair] for pair in pairs]
         rows = np.concatenate([np.empty(0, dtype=np.int64), *parts])
         numbers = np.repeat(np.arange(len(pairs), dtype=np.int32), [len(part) for part in parts])
         order = np.argsort(rows, kind="stable")
-        return ShownCells(self.reader, rows[order], numbers[order], self.scale)
+        return VisibleCells(self.reader, rows[order], numbers[order], self.scale)
 
-    def shown_controls(self, context: str) -> ShownCells:
+    def shown_controls(self, context: str) -> VisibleCells:
         """Return the shown controls of a context."""
         self.controls_of(context)  # refuses a context that is not there
         rows = self.controls[context]
-        return ShownCells(self.reader, rows, np.zeros(len(rows), dtype=np.int32), self.scale)
+        return VisibleCells(self.reader, rows, np.zeros(len(rows), dtype=np.int32), self.scale)
 
     def labelled(self, rows: np.ndarray, perturbation: str, context: str) -> StoreCells:
         """Return rows, which must be shown ones, with their labels."""

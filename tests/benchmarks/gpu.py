@@ -33,7 +33,12 @@ from harness.kernels.backend import choose
 from harness.kernels.blocks import RowRange
 from harness.kernels.device_staging import Room, pieces_of
 from harness.kernels.groups import Groups
-from harness.kernels.rank_test_stream import SHARE, Device, array_statistics, stream_statistics
+from harness.kernels.rank_test_stream import (
+    SHARE,
+    DevicePipeline,
+    array_statistics,
+    stream_statistics,
+)
 from harness.kernels.threads import available_threads
 
 if TYPE_CHECKING:
@@ -133,7 +138,7 @@ def seconds_of(run: Callable[[], Iterator[Found]]) -> float:
 
 def stages(screen: Screen, backend: Backend, form: str, threads: int) -> dict[str, float]:
     """Time each stage of a run on the device, waiting for it to end before the next."""
-    device = Device(backend, screen.groups, threads)
+    device = DevicePipeline(backend, screen.groups, threads)
     room, width = Room(backend), device.width()
     total = dict.fromkeys(("gather into pinned memory", "transfer", "sort and scan"), 0.0)
     for _, block in screen.blocks(form):

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.external_predictions import open_foreign
-from harness.kernels import rank_test_loops as rank_loops
+from harness.data.external_predictions import open_external
+from harness.kernels import rank_test_loops
 from harness.kernels.threads import Limits
 from harness.scoring.group_statistics import measure
 from tests.benchmarks.drawn import CONTROL, Shape, write_h5ad
@@ -50,7 +50,7 @@ STAGES = {
 def stopwatches() -> Iterator[dict[str, float]]:
     """Time the compiled loops of each stage, on whatever thread they run."""
     spent, lock = dict.fromkeys(STAGES, 0.0), threading.Lock()
-    kept = {name: getattr(rank_loops, name) for names in STAGES.values() for name in names}
+    kept = {name: getattr(rank_test_loops, name) for names in STAGES.values() for name in names}
 
     def timed(stage: str, loop: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> None:
@@ -63,17 +63,17 @@ def stopwatches() -> Iterator[dict[str, float]]:
 
     for stage, names in STAGES.items():
         for name in names:
-            setattr(rank_loops, name, timed(stage, kept[name]))
+            setattr(rank_test_loops, name, timed(stage, kept[name]))
     try:
         yield spent
     finally:
         for name, loop in kept.items():
-            setattr(rank_loops, name, loop)
+            setattr(rank_test_loops, name, loop)
 
 
 def opened(path: Path, threads: int) -> Cells:
     """Read a file as `harness score` does."""
-    return open_foreign(
+    return open_external(
         str(path),
         perturbation_column="target_gene",
         context_column=None,

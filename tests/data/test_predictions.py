@@ -223,7 +223,7 @@ def test_foreign_files_read_alike_in_any_format(annotated, tmp_path, layout, end
     annotated.X = FORMATS[layout](dense)
     path = tmp_path / f"p.{ending}"
     getattr(annotated, f"write_{ending}")(path)
-    cells = foreign.open_foreign(
+    cells = foreign.open_external(
         str(path),
         perturbation_column="target_gene",
         context_column="line",
@@ -245,7 +245,7 @@ def test_integers_are_counts_unless_said_otherwise(annotated, tmp_path, memory):
     annotated.write_h5ad(tmp_path / "p.h5ad")
 
     def scale(said):
-        return foreign.open_foreign(
+        return foreign.open_external(
             str(tmp_path / "p.h5ad"),
             perturbation_column="target_gene",
             context_column=None,

@@ -184,12 +184,12 @@ def test_a_gene_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 def test_the_width_of_a_piece_follows_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = Groups(np.arange(60_000) % 51, np.zeros(51, int))
     monkeypatch.setattr(Backend, "free_memory", lambda _: 1 << 30)
-    small = streams.Device(choose("cpu"), groups, 1).width()
+    small = streams.DevicePipeline(choose("cpu"), groups, 1).width()
     assert 60_000 * 100 * small < 0.4 * (1 << 30) < 60_000 * 110 * (small + 1)
     monkeypatch.setattr(Backend, "free_memory", lambda _: 1 << 40)
-    assert streams.Device(choose("cpu"), groups, 1).width() == streams.MOST_VALUES // 60_000
+    assert streams.DevicePipeline(choose("cpu"), groups, 1).width() == streams.MOST_VALUES // 60_000
     monkeypatch.setattr(Backend, "free_memory", lambda _: 0)
-    assert streams.Device(choose("cpu"), groups, 1).width() == 1
+    assert streams.DevicePipeline(choose("cpu"), groups, 1).width() == 1
 
 
 def test_a_key_tells_as_many_columns_apart_as_its_bits_allow() -> None:

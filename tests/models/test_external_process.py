@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.status import shown
 from harness.models.external import process as processes
-from harness.models.external.process import run_program, silence
+from harness.models.external.process import idle_seconds, run_program
 from harness.runs.folder import RunFolder
 from harness.runs.heartbeat import Heartbeat
 from harness.runs.status import Entry, Ledger
@@ -46,30 +46,30 @@ def test_a_program_is_silent_while_it_neither_writes_nor_computes(
 ) -> None:
     monkeypatch.setattr(processes, "IDLE_SHARE", 0.2)  # looks are many a second, not one in ten
     said: list[str] = []
-    assert silence() == 0
+    assert idle_seconds() == 0
     arguments = {"folder": str(tmp_path), "environment": dict(os.environ), "say": said.append}
     program = threading.Thread(
         target=run_program, args=([sys.executable, "-c", STEPS],), kwargs=arguments
     )
     program.start()
     try:
-        wait_for(lambda: "begun" in said and silence() > 0.8)
+        wait_for(lambda: "begun" in said and idle_seconds() > 0.8)
         (tmp_path / "speak").touch()
         wait_for(lambda: "still here" in said)
-        assert silence() < 0.8
-        wait_for(lambda: silence() > 0.8)
+        assert idle_seconds() < 0.8
+        wait_for(lambda: idle_seconds() > 0.8)
         (tmp_path / "work").touch()
-        wait_for(lambda: silence() < 0.3)
+        wait_for(lambda: idle_seconds() < 0.3)
         most = 0.0
         for _ in range(10):
             time.sleep(0.2)
-            most = max(most, silence())
+            most = max(most, idle_seconds())
         assert most < 1.5  # its child computes, and writes nothing
     finally:
         for name in ("speak", "work", "end"):
             (tmp_path / name).touch()
         program.join()
-    assert silence() == 0
+    assert idle_seconds() == 0
 
 
 def test_what_runs_in_a_daemon_is_never_silent(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_runs_in_a_daemon_is_never_silent(tmp_path: Path) -> None:
 
     def look(line: str) -> None:
         time.sleep(0.2)
-        seen.append(silence())
+        seen.append(idle_seconds())
 
     run_program(
         ["echo", "hello"],
@@ -93,7 +93,7 @@ def test_a_trial_is_as_silent_as_the_program_that_it_waits_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(str(tmp_path / "run"))
-    monkeypatch.setattr("harness.runs.heartbeat.silence", lambda: 120.0)
+    monkeypatch.setattr("harness.runs.heartbeat.idle_seconds", lambda: 120.0)
     with Heartbeat(run, "abc", "fit", lambda: None) as heartbeat:
         heartbeat.write("fit")
         assert 120 <= run.silence("abc") < 150

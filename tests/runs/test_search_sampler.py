@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.jobs.search_space import Dimension, Sampler, Scheduler
-from harness.runs.search_sampler import Proposals, Tried, keeps_up
+from harness.runs.search_sampler import Proposals, Tried, should_prune
 
 # --- proposals ----------------------------------------------------------------------------------
 
@@ -115,14 +115,14 @@ HALVING = Scheduler(kind="asha", grace=2, factor=3)
 def test_halving_keeps_the_best_of_those_that_reached_a_rung(
     steps: dict[int, float], others: list[dict[int, float]], kept: bool
 ) -> None:
-    assert keeps_up(HALVING, steps, others, higher_is_better=False) == kept
+    assert should_prune(HALVING, steps, others, higher_is_better=False) != kept
     flipped = {step: -value for step, value in steps.items()}
     mirrored = [{step: -value for step, value in one.items()} for one in others]
-    assert keeps_up(HALVING, flipped, mirrored, higher_is_better=True) == kept
+    assert should_prune(HALVING, flipped, mirrored, higher_is_better=True) != kept
 
 
 def test_settings_are_compared_at_rungs_alone() -> None:
-    at = [step for step in range(1, 20) if HALVING.compares_between(step - 1, step)]
+    at = [step for step in range(1, 20) if HALVING.reaches_rung(step - 1, step)]
     assert at == [2, 6, 18]
-    assert HALVING.compares_between(3, 7)
-    assert not Scheduler().compares_between(0, 100)
+    assert HALVING.reaches_rung(3, 7)
+    assert not Scheduler().reaches_rung(0, 100)

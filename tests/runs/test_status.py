@@ -66,12 +66,12 @@ def test_failures_are_grouped_by_cause(run: RunFolder) -> None:
 
 
 def test_the_second_driver_is_told(run: RunFolder) -> None:
-    with run.claim():
+    with run.lock():
         assert run.driver() is not None
         with pytest.raises(RunBusyError, match=f"process {os.getpid()} on .* last seen 0 s ago"):
-            run.claim()
+            run.lock()
     assert run.driver() is None
-    with run.claim():
+    with run.lock():
         pass
 
 
@@ -87,13 +87,13 @@ def test_a_dead_driver_does_not_hold_the_run(run: RunFolder, left: dict[str, obj
 
     said = {"token": "x", "host": platform.node()} | left
     Path(run.driver_file).write_text(json.dumps(said), encoding="utf-8")
-    with run.claim():
+    with run.lock():
         pass
 
 
 def test_a_terminated_driver_lets_go_of_the_run(run: RunFolder) -> None:
     def be_terminated() -> None:
-        with run.claim():
+        with run.lock():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
 

@@ -3,7 +3,7 @@
 `reduction` makes arrays of score rows, `drawing` resamples them, `statistics` tests them.
 `compare` is the comparison; `ablation`, `sweep`, `pairs`, `ranks`, `perturbations`, `strata`,
 `cost` and `drift` are the other kinds, by name in `kinds`. `cells` says what stands in a cell,
-`footer` what must be said beside it; `render`, `latex` and `hypertext` show it.
+`table_notes` the notes below it; `render`, `latex` and `hypertext` show it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from harness.analysis.tables.formatting import (
     scored_cells,
 )
 from harness.analysis.tables.metric_checks import MARK, doubts
-from harness.analysis.tables.notes import Summary, footer
+from harness.analysis.tables.notes import Summary, table_notes
 from harness.analysis.tables.score_array import blocks
 from harness.analysis.tables.selection import (
     by_block,
@@ -93,7 +93,7 @@ def compare(
         titles = tuple(block.settings[candidate].title for candidate in meant)
         summaries.append(Summary(block, found, titles))
     frame = pd.concat(_alike(frames), ignore_index=True) if frames else pd.DataFrame()
-    notes = footer(results, suite, scales, summaries, baseline=baseline, bootstrap=bootstrap)
+    notes = table_notes(results, suite, scales, summaries, baseline=baseline, bootstrap=bootstrap)
     against = doubts(results, suite)
     notes = (*notes, *_doubtful(against))
     layout = partial(_sections, doubted=frozenset(against))

@@ -34,7 +34,7 @@ class Summary(NamedTuple):
     baselines: tuple[str, ...]
 
 
-def footer(
+def table_notes(
     results: Results,
     suite: str,
     scales: Sequence[Scale],

@@ -5,7 +5,7 @@ behind when a block is left by an exception, when a worker is killed outright, o
 that drives a run is switched off.
 
 Whether a program lives is told by what it does, since this process lives beside it whatever it
-does: `silence` says for how long those that run here have done nothing.
+does: `idle_seconds` returns how long the programs of this process have been idle.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Vigil:
         """Note that the program wrote something."""
         self.active = time.monotonic()
 
-    def silence(self) -> float:
+    def idle_seconds(self) -> float:
         """Return for how many seconds it has done nothing, as far as looks now and then tell."""
         now, cpu = time.monotonic(), _cpu_seconds(self.pid)
         if abs(cpu - self.cpu) > IDLE_SHARE * (now - self.looked):
@@ -67,12 +67,12 @@ class _Vigil:
 _VIGILS: set[_Vigil] = set()
 
 
-def silence() -> float:
-    """Return for how many seconds the programs that this process runs have done nothing; 0 without.
+def idle_seconds() -> float:
+    """Return the seconds since a program of this process last used the CPU or wrote; 0 without one.
 
-    Of what runs in a container's daemon nothing is known, so that is never silent.
+    The longest of several programs. Containers count as busy: their CPU time is not visible.
     """
-    return max((vigil.silence() for vigil in tuple(_VIGILS)), default=0.0)
+    return max((vigil.idle_seconds() for vigil in tuple(_VIGILS)), default=0.0)
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -32,7 +32,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from harness.tasks import ShownCells, TrainView
+    from harness.tasks import TrainView, VisibleCells
 
 Item = TypeVar("Item")
 
@@ -230,7 +230,7 @@ def _window(
 class _Pools:
     """Controls in memory: all of a context's, or some blocks of them, other ones each epoch."""
 
-    def __init__(self, controls: list[ShownCells], n_cells: int, loading: Loading) -> None:
+    def __init__(self, controls: list[VisibleCells], n_cells: int, loading: Loading) -> None:
         self._controls = controls
         self._share = max(loading.set_size, n_cells // max(1, len(controls)))
         self._seed = loading.seed
