@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ from scipy import stats
 
 from harness.analysis.results import Results
 from harness.analysis.statistics import percentile_interval, resample
-from harness.analysis.tables import Bootstrap, compare
+from harness.analysis.tables import Bootstrap, compare, compare_suites
 from harness.analysis.tables.estimates import metric_ranks
 from harness.analysis.tables.scale import Scale
 from harness.errors import UnknownNameError
 from tests.tabled import FEW, HAND, MAE, OVERLAP, PDS, footer_of, results_of, row_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # --- numbers ------------------------------------------------------------------------------------
 
@@ -335,3 +339,12 @@ def test_no_results_give_an_empty_table_that_says_so() -> None:
     assert table.frame.empty
     assert "no scores" in footer_of(table)
     assert table.to_markdown()
+
+
+def test_a_table_before_any_score_is_of_the_suite_that_the_job_names(tmp_path: Path) -> None:
+    job = {"job": {"score": {"suite": "cell-eval:anndata"}}}
+    (tmp_path / "run.json").write_text(json.dumps(job), encoding="utf-8")
+    (tmp_path / "trials").mkdir()
+    results = Results(str(tmp_path))
+    assert compare(results).suite == "cell-eval:anndata"
+    assert [table.suite for table in compare_suites(results)] == ["cell-eval:anndata"]

@@ -11,7 +11,7 @@ from harness.analysis.tables.cost import cost
 from harness.analysis.tables.pairwise import pairs
 from harness.analysis.tables.per_perturbation import perturbations
 from harness.analysis.tables.ranks import ranks
-from harness.analysis.tables.selection import Scope, suite_names
+from harness.analysis.tables.selection import Scope, declared_suites, suite_names
 from harness.analysis.tables.strata import strata
 from harness.analysis.tables.suites import drift
 from harness.analysis.tables.sweep import sweep
@@ -80,7 +80,7 @@ def tables_of(
         raise UnknownNameError("model of these results", baseline, models)
     if kind == "drift":
         return (drift(results, suites, baseline, bootstrap),)
-    every = [*(suites or known)] or ["vcc2025"]
+    every = [*(suites or known)] or declared_suites(results)
     made = [_table(results, kind, name, baseline, bootstrap) for name in every]
     found = side_by_side(table for table in made if table is not None)
     if not found:

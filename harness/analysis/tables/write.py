@@ -13,7 +13,7 @@ from harness.analysis.tables.ablation import ablation
 from harness.analysis.tables.comparison import compare
 from harness.analysis.tables.per_perturbation import per_pair
 from harness.analysis.tables.ranks import ranks
-from harness.analysis.tables.selection import Scope, suite_names
+from harness.analysis.tables.selection import Scope, declared_suites, suite_names
 from harness.analysis.tables.table import side_by_side
 from harness.errors import listed
 from harness.scoring import SUITE, as_markdown, writing
@@ -39,7 +39,7 @@ def compare_suites(
     bootstrap: Bootstrap = _DEFAULT,
 ) -> tuple[Table, ...]:
     """Return a comparison for each suite, by default for all that there are scores of."""
-    names: list[str | None] = [*(suites or suite_names(results))] or [None]
+    names = [*(suites or suite_names(results))] or declared_suites(results)
     return side_by_side(
         compare(results, suite=name, baseline=baseline, floors=floors, bootstrap=bootstrap)
         for name in names
