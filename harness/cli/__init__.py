@@ -62,6 +62,7 @@ def make_app() -> App:
         help="Benchmark virtual-cell models: perturbation screens in, comparative tables out.",
         version=version("virtual-cell-harness"),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # `run` prints what is kept
         help_format="plaintext",
     )
     for name, help_text in COMMANDS.items():
@@ -106,6 +107,6 @@ def run(argv: Sequence[str] | None = None) -> int:
         complain(error)
         return MISUSED
     except KeyboardInterrupt:
-        complain("Interrupted. What was finished is kept; the same command goes on from there.")
+        complain("Interrupted. Finished work is kept: run the same command again to continue.")
         return 130
     return int(status or 0)

@@ -40,8 +40,16 @@ def status_(run: str, *, watch: Annotated[bool, Parameter(negative=())] = False)
 
 
 def shown(ledger: Ledger) -> Table:
-    """Return counts by state, what runs where, and failures by cause."""
-    counts = " · ".join(f"{count} {state}" for state, count in ledger.counts.items() if count)
+    """Return counts by state, what runs where, and failures by cause.
+
+    A trial that a search stopped early is stored as failed, with the cause ``stopped``. It is
+    counted apart, because nothing went wrong.
+    """
+    stopped = [entry for entry in ledger.in_state("failed") if entry.said.get("cause") == "stopped"]
+    numbers = {str(state): count for state, count in ledger.counts.items()}
+    numbers["failed"] -= len(stopped)
+    numbers["stopped early by the search"] = len(stopped)
+    counts = " · ".join(f"{count} {state}" for state, count in numbers.items() if count)
     table = Table(title=f"{ledger.run.path}: {counts}", title_justify="left", box=None)
     table.show_header = False
     table.add_column()  # without any, Rich leaves out the title too
@@ -54,7 +62,8 @@ def shown(ledger: Ledger) -> Table:
     for entry in ledger.in_state("lost")[:SHOWN]:
         where = f"{entry.said['stage']} on {entry.said['host']}, seen {ago(entry.said['seen'])}"
         table.add_row("lost", entry.trial, entry.model, where)
-    for cause, entries in list(ledger.causes.items())[:SHOWN]:
+    causes = [item for item in ledger.causes.items() if item[1][0] not in stopped]
+    for cause, entries in causes[:SHOWN]:
         first = f"{len(entries)} trials, the first {entries[0].trial}"
         models = ", ".join(dict.fromkeys(entry.model for entry in entries))
         table.add_row("failed", first, models, cause)
@@ -63,5 +72,8 @@ def shown(ledger: Ledger) -> Table:
         table.caption = f"Driven by process {driver['pid']} on {driver['host']}."
     else:
         table.caption = "Nobody is driving it."
+    if ledger.settings is not None:
+        tried, budget = ledger.settings
+        table.caption = f"{tried} settings tried, of at most {budget}. {table.caption}"
     table.caption_justify = "left"
     return table

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError, UnknownNameError
 from harness.runs.folder import RunFolder
+from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +41,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All trials of a run, in the order of its job."""
+    """All trials of a run, in the order of its job.
+
+    Attributes
+    ----------
+    settings
+        Of a search: the number of settings tried, and its budget.
+    """
 
     run: RunFolder
     entries: tuple[Entry, ...]
     driver: dict[str, Any] | None
+    settings: tuple[int, int] | None = None
 
     @property
     def counts(self) -> dict[State, int]:
@@ -70,13 +78,21 @@ class Ledger:
 def read_ledger(path: str) -> Ledger:
     """Return what has become of each trial of a run; `DataError` where the folder is no run."""
     run = RunFolder(path)
-    planned: dict[str, dict[str, Any]] = run.described()["trials"]
+    described = run.described()
+    planned: dict[str, dict[str, Any]] = described["trials"]
     standings = run.standings(tuple(planned))
     entries = tuple(
         Entry(trial, str(planned[trial]["model"]), state, said)
         for trial, (state, said) in standings.items()
     )
-    return Ledger(run, entries, run.driver())
+    settings = None
+    job = described.get("job", {})
+    if job.get("kind") == "search":
+        searches = paths.join(run.path, "search")
+        names = (paths.list_names(paths.join(searches, key)) for key in paths.list_names(searches))
+        tried = sum(name.endswith(".json") for each in names for name in each)
+        settings = tried, job["budget"]["trials"]
+    return Ledger(run, entries, run.driver(), settings)
 
 
 def forget(path: str, trials: Sequence[str] = (), *, failed: bool = False) -> tuple[str, ...]:

@@ -88,6 +88,17 @@ def test_memory_that_cannot_be_used_is_misuse(
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_an_interrupt_says_what_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.run.run_job", interrupt)
+    assert run(["run", "quickstart", "-o", str(tmp_path), "--on", "inline"]) == 130
+    assert "run the same command again to continue" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_file_is_no_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine", encoding="utf-8")
     assert run(["run", "quickstart", "--on", "inline", "-o", str(tmp_path / "notes")]) == 2

@@ -197,7 +197,7 @@ ASHA = {"kind": "asha", "grace": 1, "factor": 3}
 
 
 def test_halving_stops_bad_settings_inline_and_a_search_begun_again_goes_on(
-    search: Callable[..., Report], stepwise: str
+    search: Callable[..., Report], stepwise: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = {
         "model": stepwise,
@@ -218,6 +218,12 @@ def test_halving_stops_bad_settings_inline_and_a_search_begun_again_goes_on(
         file.unlink()
     parts = search(folder="parts", **changes, budget={"trials": 8})
     pd.testing.assert_frame_equal(table(parts), tried)
+    capsys.readouterr()
+    assert command(["status", parts.plan.run.path]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{len(stopped)} stopped early by the search" in said
+    assert "failed" not in said
+    assert "8 settings tried, of at most 8." in said
 
 
 def test_halving_stops_nothing_of_a_model_that_reports_no_steps(
