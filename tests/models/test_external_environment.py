@@ -182,6 +182,24 @@ def test_a_folder_is_known_by_what_is_not_made_of_it(tmp_path: Path) -> None:
     assert content_of(path) != before
 
 
+def test_what_names_an_environment_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.models.external.environment._version", lambda python: "3.12.1")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    package = tmp_path / "jobs" / "commands" / "package"
+    for name in ("pyproject.toml", "src/mine.py", ".git/config"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(f"of {name}\n", encoding="utf-8")
+    given = {"requirements": ["a==1", "./package[all]"], "constraints": ["b<2"]}
+    made = command(tmp_path, environment=given)
+    assert content_of(package) == "500f62e64b3742d280ea72f403c0298d"
+    assert content_of(package / "pyproject.toml") == "013af3b4523afe97f57082f6f05a25ca"
+    assert _key(made, "/nowhere/python") == "1d184fb4c1e2f48a"
+    made = command(tmp_path, environment={"requirements": ["a==1"], "installer": "uv"})
+    assert _key(made, "/nowhere/python") == "f0c674b18590ab2b"
+
+
 def test_a_folder_that_is_not_there_is_said_before_anything_is_built(tmp_path: Path) -> None:
     made = command(tmp_path, environment={"requirements": ["./gone"]})
     with pytest.raises(ModelError, match=r"requirements: '\./gone': there is no .*gone"):

@@ -14,6 +14,7 @@ from harness.models.external.spec import Command, check_command, filled, read_co
 from harness.models.registry import broken, parameters_of, registered
 from harness.runs.plan import plan_job
 from harness.runs.trial_models import identified
+from harness.storage import canonical
 from tests.command_files import command, declare
 from tests.synthetic import make_screen, write_store
 
@@ -257,6 +258,28 @@ def test_a_trial_is_known_by_what_its_program_is_told_and_is(tmp_path: Path) -> 
     third = ids(tmp_path)
     program.write_text("print(22)\n", encoding="utf-8")
     assert ids(tmp_path) not in (first, second, third)
+
+
+def test_what_decides_a_prediction_is_pinned(tmp_path: Path) -> None:
+    plain = {"files": None, "parameters": None, "predict": ["p", "{queries}", "{output}"]}
+    made = command(tmp_path, **plain, train=None, seconds={"train": 60}, output={"holds": "cells"})
+    assert canonical(made.identity({})) == (
+        '{"files":{},"predict":["p","{queries}","{output}"],"version":1}'
+    )
+    full = {
+        "environment": {"requirements": ["a==1"], "constraints": ["b<2"], "installer": "uv"},
+        "train": ["t", "{train}", "{model_dir}"],
+        "input": {"scale": "counts", "batches": True},
+        "labels": {"control": "none"},
+        "output": {"file": "out.zarr", "holds": "profiles"},
+    }
+    made = command(tmp_path, **plain | full)
+    assert canonical(made.identity({"a": "1"})) == (
+        '{"environment":{"constraints":["b<2"],"installer":"uv","requirements":["a==1"]},'
+        '"files":{"a":"1"},"input":{"batches":true,"scale":"counts"},"labels":{"control":"none"},'
+        '"output":{"file":"out.zarr","holds":"profiles"},'
+        '"predict":["p","{queries}","{output}"],"train":["t","{train}","{model_dir}"],"version":1}'
+    )
 
 
 def test_trials_of_other_models_are_what_they_were(tmp_path: Path) -> None:
