@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import pytest
 
 from harness.cli.status import shown
 from harness.models.external import process as processes
-from harness.models.external.process import idle_seconds, run_program
+from harness.models.external.process import ProgramError, idle_seconds, run_program
 from harness.runs.folder import RunFolder
 from harness.runs.heartbeat import Heartbeat
 from harness.runs.status import Entry, Ledger
+from tests.command_files import lives
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import pytest
 
 STEPS = """
 import pathlib, subprocess, sys, time
@@ -87,6 +90,39 @@ def test_what_runs_in_a_daemon_is_never_silent(tmp_path: Path) -> None:
         cleanup=["true"],
     )
     assert seen == [0.0]
+
+
+LEAVES_A_CHILD = """
+import os, subprocess, time
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+print(os.getppid(), child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_is_left_once_a_program_has_ended_whose_supervisor_was_killed(
+    tmp_path: Path,
+) -> None:
+    children: list[int] = []
+
+    def kill(line: str) -> None:
+        supervisor, child = map(int, line.split())
+        children.append(child)
+        os.kill(supervisor, signal.SIGKILL)
+
+    with pytest.raises(ProgramError, match="was killed by SIGKILL"):
+        run_program(
+            [sys.executable, "-c", LEAVES_A_CHILD],
+            folder=str(tmp_path),
+            environment=dict(os.environ),
+            say=kill,
+        )
+    (child,) = children
+    try:
+        assert not lives(child)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_trial_is_as_silent_as_the_program_that_it_waits_for(

@@ -7,9 +7,9 @@ because the harness was killed, a trial was cancelled or a time limit passed, it
 with all that it started, gently at first, and then itself. It does the same when the program ends
 on its own.
 
-It is two processes. Whoever ends a worker may kill its children, as Ray does, and with the keeper
-the program would be without one: so the child only waits for a grandchild, in a session of its own,
-that keeps. Should that one be killed, Linux ends the program itself, though not what it started.
+It is two processes. Whoever ends a worker may kill its children, as Ray does, and with the
+supervisor the program would be without one: so the child forks, and its own child, in a session of
+its own, supervises. The first waits for it, and ends what is left where that one is killed.
 
 A script, not a module that is imported: it must start quickly and needs psutil alone.
 """
@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -40,24 +41,32 @@ _ENDING = threading.Lock()
 
 def main() -> int:
     """Carry out the order on the first line of stdin; return the program's exit status."""
-    order = json.loads(_first_line())
-    keeper = os.fork()
-    if not keeper:
+    # By the descriptor: a thread that waits in `sys.stdin` holds a lock which Python needs to end.
+    read = b""
+    while not read.endswith(b"\n") and (more := os.read(0, 1 << 16)):
+        read += more
+    order = json.loads(read)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = os.fork()
+    if not supervisor:
         os.setsid()
-        os._exit(_keep(order))
-    status = os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1])
+        os._exit(_supervise(order))
+    status = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
+    if status < 0:  # it was killed, and this process has adopted what the program had started
+        _end(order)
     return status if status >= 0 else 128 - status
 
 
-def _keep(order: dict[str, Any]) -> int:
-    _tell_linux(_PR_SET_CHILD_SUBREAPER, 1)
+def _supervise(order: dict[str, Any]) -> int:
+    """Run the program; return its exit status once nothing of it is left."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a fork is none, though its parent is
     try:
         child = subprocess.Popen(  # noqa: S603 - the words of a declaration, no shell
             order["argv"],
             stdin=subprocess.DEVNULL,
             cwd=order["folder"],
             env=order["environment"],
-            preexec_fn=_die_with_the_keeper,
+            preexec_fn=partial(_prctl, _PR_SET_PDEATHSIG, signal.SIGKILL),
         )
     except OSError as error:
         sys.stderr.write(f"{order['argv'][0]}: cannot be started: {error.strerror}\n")
@@ -69,25 +78,6 @@ def _keep(order: dict[str, Any]) -> int:
     return status if status >= 0 else 128 - status
 
 
-def _first_line() -> bytes:
-    # By the descriptor: a thread that waits in `sys.stdin` holds a lock which Python needs to end.
-    read = b""
-    while not read.endswith(b"\n") and (more := os.read(0, 1 << 16)):
-        read += more
-    return read
-
-
-def _die_with_the_keeper() -> None:
-    _tell_linux(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _tell_linux(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
-
-
 def _end_with_the_harness(order: dict[str, Any]) -> None:
     """Wait until the other end of the pipe is closed, then end everything."""
     while os.read(0, 4096):
@@ -97,40 +87,38 @@ def _end_with_the_harness(order: dict[str, Any]) -> None:
 
 
 def _end(order: dict[str, Any]) -> None:
-    """End what is left of the program, once, whoever of the two threads is first."""
+    """End all that the program started, once, whoever of the two threads is first."""
     with _ENDING:
-        if not order.get("ended"):
-            order["ended"] = True
-            _end_all(order["grace"])
-            if cleanup := order["cleanup"]:
-                subprocess.run(cleanup, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
+        if order.get("ended"):
+            return
+        order["ended"] = True
+        deadline = time.monotonic() + order["grace"]
+        _signal_all(signal.SIGTERM)
+        while _signal_all(0) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        while _signal_all(signal.SIGKILL):
+            time.sleep(0.02)
+        if cleanup := order["cleanup"]:
+            subprocess.run(cleanup, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
 
 
-def _end_all(grace: float) -> None:
-    """End every process that the program started: asked first, then killed, until none is left."""
-    deadline = time.monotonic() + grace
-    _tell(signal.SIGTERM)
-    while _living() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    while _living():
-        _tell(signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def _tell(number: signal.Signals) -> None:
-    for process in _living():
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-
-
-def _living() -> list[psutil.Process]:
-    """Return what the program started and has not ended; those that have are reaped by `wait`."""
-    found = []
+def _signal_all(number: int) -> bool:
+    """Send a signal (0 is none) to all that lives of the program; return whether any did."""
+    any_lives = False
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                any_lives = True
+                process.send_signal(number)
+    return any_lives
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set an attribute of this process, on Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 if __name__ == "__main__":
