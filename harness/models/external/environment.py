@@ -47,7 +47,9 @@ _OFFLINE = (
     "dns error",
 )
 _MADE = r"build|dist|__pycache__|.*\.egg-info|\..*"
-_THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+_THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
+_OF_AN_INTERPRETER = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+_WITHOUT_A_SERVER = ("apptainer", "singularity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +89,19 @@ class Place:
             found = shutil.which(words[0], path=self.variables.get("PATH")) or words[0]
             return [found, *words[1:]], []
         engine, image = self.engine
-        if Path(engine).name in ("apptainer", "singularity"):
-            return self._apptainer(engine, image, folder, files) + list(words), []
-        name = f"harness-{uuid.uuid4().hex[:12]}"
-        started = self._docker(engine, image, name, folder, files) + list(words)
-        # Ending the client leaves the container running.
-        return started, [engine, "rm", "--force", name]
-
-    @property
-    def _gpus(self) -> bool:
-        return bool(self.variables.get("CUDA_VISIBLE_DEVICES"))
-
-    def _apptainer(self, engine: str, image: str, folder: str, files: Sequence[str]) -> list[str]:
-        shown = [f"--bind={folder}:{folder}", *(f"--bind={file}:{file}:ro" for file in files)]
-        return [engine, "exec", *(["--nv"] if self._gpus else []), *shown, f"--pwd={folder}", image]
-
-    def _docker(
-        self, engine: str, image: str, name: str, folder: str, files: Sequence[str]
-    ) -> list[str]:
-        shown = [f"--volume={folder}:{folder}", *(f"--volume={f}:{f}:ro" for f in files)]
+        gpus = bool(self.variables.get("CUDA_VISIBLE_DEVICES"))
+        if Path(engine).name in _WITHOUT_A_SERVER:
+            start = [engine, "exec", *(["--nv"] if gpus else []), f"--bind={folder}:{folder}"]
+            start += [f"--bind={file}:{file}:ro" for file in files]
+            return [*start, f"--pwd={folder}", image, *words], []
+        name, user = f"harness-{uuid.uuid4().hex[:12]}", f"{os.getuid()}:{os.getgid()}"
+        start = [engine, "run", "--rm", "--init", f"--name={name}", f"--user={user}"]
+        start += [*(["--gpus=all"] if gpus else []), f"--volume={folder}:{folder}"]
+        start += [f"--volume={file}:{file}:ro" for file in files]
         given = {"HOME": folder} | {k: v for k, v in self.variables.items() if k in self.told}
-        told = [f"--env={key}={value}" for key, value in given.items()]
-        user = f"--user={os.getuid()}:{os.getgid()}"
-        gpus = ["--gpus=all"] if self._gpus else []
-        start = [engine, "run", "--rm", "--init", f"--name={name}", user]
-        return [*start, *gpus, *shown, *told, f"--workdir={folder}", image]
+        start += [f"--env={key}={value}" for key, value in given.items()]
+        # Ending the client leaves the container running.
+        return [*start, f"--workdir={folder}", image, *words], [engine, "rm", "--force", name]
 
 
 def environment_problems(command: Command) -> Iterator[str]:
@@ -125,8 +115,8 @@ def environment_problems(command: Command) -> Iterator[str]:
                 f"environment.image: {environment.image!r} needs one of {', '.join(ENGINES)}, and "
                 f"{found} of this machine. Install or start one, or declare requirements."
             )
-        elif _is_file(environment.image) and not _beside(command, environment.image).exists():
-            yield f"environment.image: there is no {_beside(command, environment.image)}."
+        elif (file := _image_file(command)) is not None and not file.exists():
+            yield f"environment.image: there is no {file}."
         return
     if _interpreter(command) is None:
         yield (
@@ -155,11 +145,9 @@ def place_of(command: Command, threads: int, say: Say) -> Place:
         raise ModelError(f"{command.name}: {problem}")
     environment = command.spec.environment
     if environment.image is not None:
-        image, engine = environment.image, _engine()
+        engine, image = _engine(), str(_image_file(command) or environment.image)
         assert engine is not None, "what has no engine is refused above"
-        image = str(_beside(command, image)) if _is_file(image) else image
-        told = (*(f"{name}_NUM_THREADS" for name in _THREADS), "CUDA_VISIBLE_DEVICES")
-        told += tuple(environment.variables)
+        told = (*_THREADS, "CUDA_VISIBLE_DEVICES", *environment.variables)
         return Place("python", _variables(environment, threads), (engine, image), told)
     python = _interpreter(command)
     assert python is not None, "what has no interpreter is refused above"
@@ -169,28 +157,38 @@ def place_of(command: Command, threads: int, say: Say) -> Place:
 
 
 def _variables(environment: Environment, threads: int, python: str | None = None) -> dict[str, str]:
-    own = python is None or python != sys.executable
-    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"} if own else set()
-    found = {key: value for key, value in os.environ.items() if key not in hidden}
+    """Return the variables of a program, with its interpreter's folder first on its PATH."""
+    found = dict(os.environ) if python == sys.executable else _without_interpreter()
     if python is not None:
         found["PATH"] = os.pathsep.join([str(Path(python).parent), found.get("PATH", os.defpath)])
-    found |= {f"{name}_NUM_THREADS": str(threads) for name in _THREADS}
+    found |= dict.fromkeys(_THREADS, str(threads))
     # A progress bar's every step would be a line of the log, and what is not flushed comes late.
     found |= {"TQDM_MININTERVAL": "10", "PYTHONUNBUFFERED": "1"}
     return found | environment.variables
 
 
+def _without_interpreter() -> dict[str, str]:
+    """Return this process' variables without those that lead another interpreter to its paths."""
+    return {key: value for key, value in os.environ.items() if key not in _OF_AN_INTERPRETER}
+
+
 def local_requirements(command: Command) -> dict[str, Path]:
-    """Return the requirements that are files or folders of this machine, with their places.
+    """Find the path of each requirement that is a file or folder of this machine.
 
     Those begin with ``/``, ``./``, ``../`` or ``~``; a relative one starts from the declaration.
     """
     lines = command.spec.environment.requirements or ()
     return {
-        line: _beside(command, re.split(r"\[|\s*;|\s+#", line, maxsplit=1)[0].strip())
+        line: _beside(command, _path_and_rest(line)[0])
         for line in map(str.strip, lines)
         if re.match(r"(\.{1,2}|~[^/]*)?/", line)
     }
+
+
+def _path_and_rest(line: str) -> tuple[str, str]:
+    """Part a local requirement into its path and its extras, markers or comment."""
+    path = re.split(r"\[|\s*;|\s+#", line, maxsplit=1)[0].strip()
+    return path, line.removeprefix(path)
 
 
 def _uv() -> str | None:
@@ -211,7 +209,7 @@ def _engines() -> list[str]:
 @cache
 def _answers(engine: str) -> bool:
     """Whether an engine can start containers: a client of Docker whose server is off cannot."""
-    if Path(engine).name in ("apptainer", "singularity"):
+    if Path(engine).name in _WITHOUT_A_SERVER:
         return True
     try:
         asked = subprocess.run(  # noqa: S603 - one of `ENGINES`, as the PATH has it
@@ -222,8 +220,11 @@ def _answers(engine: str) -> bool:
     return asked.returncode == 0
 
 
-def _is_file(image: str) -> bool:
-    return image.endswith((".sif", ".img")) and "://" not in image
+def _image_file(command: Command) -> Path | None:
+    """Return the file of an image; None for one that the engine fetches."""
+    image = command.spec.environment.image or ""
+    is_file = image.endswith((".sif", ".img")) and "://" not in image
+    return _beside(command, image) if is_file else None
 
 
 def _beside(command: Command, path: str) -> Path:
@@ -256,7 +257,7 @@ def _built(command: Command, python: str, say: Say) -> Path:
     with exclusive_lock(folder.with_suffix(".lock"), waiting) as lock:
         if not (folder / _MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _build(command, python, folder, _Steps(command, say, lock))
+            _build(command, python, folder, lock, say)
     return folder
 
 
@@ -298,64 +299,37 @@ def _version(python: str) -> str:
         raise ModelError(f"{python} is no Python interpreter that works: {error}.") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Runs the steps of a build; each holds the lock until the last of its processes has ended."""
-
-    command: Command
-    say: Say
-    lock: int
-
-    def run(self, words: Sequence[str], say: Say | None = None) -> None:
-        """Run one step; `ModelError` with what it said last where it fails."""
-        hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-        variables = {key: value for key, value in os.environ.items() if key not in hidden}
-        try:
-            run_program(
-                words,
-                folder=str(paths.cache_folder().absolute()),
-                environment=variables,
-                say=say or self.say,
-                seconds=self.command.spec.seconds.install,
-                held=(self.lock,),
-            )
-        except ProgramError as error:
-            raise ModelError(self._failed(words, error)) from error
-
-    def _failed(self, words: Sequence[str], error: ProgramError) -> str:
-        text = "\n".join(error.tail)
-        offline = (
-            " No package index answered, or it has no such version: build it where there is a "
-            f"network, in the same cache ({paths.cache_folder()}), or correct the requirements."
-        )
-        return (
-            f"{self.command.name}: its environment could not be built: `{' '.join(words)}` "
-            f"{error.what}{offline * any(sign in text for sign in _OFFLINE)} Its last lines:\n"
-            f"{text}"
-        )
-
-
-def _build(command: Command, python: str, folder: Path, steps: _Steps) -> None:
-    environment = command.spec.environment
-    steps.say(f"building {folder}: {', '.join(environment.requirements or ())}")
-    local = local_requirements(command)
-    listed = {
-        "requirements": [_placed(line, local) for line in environment.requirements or ()],
-        "constraints": environment.constraints,
-    }
+def _build(command: Command, python: str, folder: Path, lock: int, say: Say) -> None:
+    """Make a virtual environment, install the requirements, and write the manifest last."""
+    environment, step = command.spec.environment, partial(_run_step, command, lock)
+    lines, local = environment.requirements or [], local_requirements(command)
+    say(f"building {folder}: {', '.join(lines)}")
+    placed = list(lines)
+    for i, line in enumerate(map(str.strip, lines)):
+        if line in local:  # a relative path would be looked for from where the installer runs
+            placed[i] = os.path.normpath(local[line]) + _path_and_rest(line)[1]
+    listed = {"requirements": placed, "constraints": environment.constraints}
     own, uv = str(folder / "bin" / "python"), _uv() if environment.installer == "uv" else None
+    if uv:
+        make = [uv, "venv", "--quiet", "--python", python]
+        install = [uv, "pip", "install", "--python", own]
+        freeze = [uv, "pip", "freeze", "--quiet", "--python", own]
+        if local:  # of a folder, uv would take the wheel that it once built of this version
+            install.append("--no-cache" if os.environ.get("UV_OFFLINE") else "--refresh")
+    else:
+        make = [python, "-m", "venv"]
+        install = [own, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        freeze = [own, "-m", "pip", "freeze", "--disable-pip-version-check"]
+    install += ["-r", str(folder / "requirements.txt")]
+    if environment.constraints:
+        install += ["-c", str(folder / "constraints.txt")]
+    versions: list[str] = []
     try:
-        steps.run([*_maker(uv, python), str(folder)])
-        for name, lines in listed.items():
-            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        given = ["-r", str(folder / "requirements.txt")]
-        if environment.constraints:
-            given += ["-c", str(folder / "constraints.txt")]
-        if uv and local:  # of a folder, uv would take the wheel that it once built of this version
-            given.append("--no-cache" if os.environ.get("UV_OFFLINE") else "--refresh")
-        steps.run([*_installer(uv, own), *given])
-        versions: list[str] = []
-        steps.run(_freezer(uv, own), versions.append)
+        step([*make, str(folder)], say)
+        for name, content in listed.items():
+            (folder / f"{name}.txt").write_text("\n".join(content) + "\n", encoding="utf-8")
+        step(install, say)
+        step(freeze, versions.append)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -363,24 +337,25 @@ def _build(command: Command, python: str, folder: Path, steps: _Steps) -> None:
     paths.write_atomic(str(folder / _MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def _placed(line: str, local: Mapping[str, Path]) -> str:
-    """Return a requirement, a relative path as an absolute one."""
-    path = local.get(line.strip())
-    if path is None:
-        return line
-    written = re.split(r"\[|\s*;|\s+#", line.strip(), maxsplit=1)[0].strip()
-    return f"{os.path.normpath(path)}{line.strip().removeprefix(written)}"
-
-
-def _maker(uv: str | None, python: str) -> list[str]:
-    return [uv, "venv", "--quiet", "--python", python] if uv else [python, "-m", "venv"]
-
-
-def _installer(uv: str | None, python: str) -> list[str]:
-    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    return [uv, "pip", "install", "--python", python] if uv else pip
-
-
-def _freezer(uv: str | None, python: str) -> list[str]:
-    pip = [python, "-m", "pip", "freeze", "--disable-pip-version-check"]
-    return [uv, "pip", "freeze", "--quiet", "--python", python] if uv else pip
+def _run_step(command: Command, lock: int, words: Sequence[str], say: Say) -> None:
+    """Run one step of a build; it holds the lock until the last of its processes has ended."""
+    try:
+        run_program(
+            words,
+            folder=str(paths.cache_folder().absolute()),
+            environment=_without_interpreter(),
+            say=say,
+            seconds=command.spec.seconds.install,
+            held=(lock,),
+        )
+    except ProgramError as error:
+        text = "\n".join(error.tail)
+        offline = (
+            " No package index answered, or it has no such version: build it where there is a "
+            f"network, in the same cache ({paths.cache_folder()}), or correct the requirements."
+        )
+        raise ModelError(
+            f"{command.name}: its environment could not be built: `{' '.join(words)}` "
+            f"{error.what}{offline * any(sign in text for sign in _OFFLINE)} Its last lines:\n"
+            f"{text}"
+        ) from error

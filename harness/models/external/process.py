@@ -20,11 +20,11 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from harness.models.external import supervisor as keeper
+from harness.models.external import supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 TAIL = 5
 """How many of a program's last lines an error repeats."""
 
-
-PATIENCE_SECONDS = keeper.GRACE_SECONDS + 10
-"""How long the keeper may take to end everything before it is taken for stuck."""
-
+PATIENCE_SECONDS = supervisor.GRACE_SECONDS + 10
+"""How long the supervisor may take to end everything before it is taken for stuck."""
 
 IDLE_SHARE = 0.01
 """A program that takes less of one processor than this is waiting, not working."""
@@ -51,13 +49,15 @@ class _Vigil:
         self.pid, self.cpu = pid, 0.0
         self.looked = self.active = time.monotonic()
 
-    def heard(self) -> None:
-        """Note that the program wrote something."""
-        self.active = time.monotonic()
-
     def idle_seconds(self) -> float:
         """Return for how many seconds it has done nothing, as far as looks now and then tell."""
-        now, cpu = time.monotonic(), _cpu_seconds(self.pid)
+        now, cpu = time.monotonic(), 0.0
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.pid)
+            for process in (root, *root.children(recursive=True)):
+                with suppress(psutil.Error):
+                    took = process.cpu_times()
+                    cpu += took.user + took.system + took.children_user + took.children_system
         if abs(cpu - self.cpu) > IDLE_SHARE * (now - self.looked):
             self.active = now
         self.looked, self.cpu = now, cpu
@@ -73,18 +73,6 @@ def idle_seconds() -> float:
     The longest of several programs. Containers count as busy: their CPU time is not visible.
     """
     return max((vigil.idle_seconds() for vigil in tuple(_VIGILS)), default=0.0)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and all below it, those that have ended included."""
-    found = 0.0
-    with suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.Error):
-                took = process.cpu_times()
-                found += took.user + took.system + took.children_user + took.children_system
-    return found
 
 
 class ProgramError(Exception):
@@ -137,12 +125,11 @@ def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two b
         "folder": folder,
         "environment": dict(environment),
         "cleanup": list(cleanup),
-        "grace": keeper.GRACE_SECONDS,
+        "grace": supervisor.GRACE_SECONDS,
     }
-    tail: deque[str] = deque(maxlen=TAIL)
-    # -P: what lies beside the keeper must not be imported in place of what it needs.
-    kept = subprocess.Popen(  # noqa: S603 - our own script
-        [sys.executable, "-P", str(Path(keeper.__file__))],
+    # -P: what lies beside the script must not be imported in place of what it needs.
+    process = subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-P", str(Path(supervisor.__file__))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -152,58 +139,55 @@ def run_program(  # noqa: PLR0913 - all but the program by keyword, and no two b
         start_new_session=True,
         pass_fds=tuple(held),
     )
-    vigil = _Vigil(kept.pid)
-    listener = threading.Thread(target=_listen, args=(kept, say, tail, vigil), daemon=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    vigil, tail = _Vigil(process.pid), deque[str](maxlen=TAIL)
+
+    def listen(output: IO[str]) -> None:
+        for line in output:
+            vigil.active = time.monotonic()
+            if text := line.rstrip():
+                tail.append(text)
+                say(text)
+
+    listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
+    status = None
     try:
         listener.start()
         if not cleanup:  # else it runs elsewhere: in a container, which outlives its client
             _VIGILS.add(vigil)
-        assert kept.stdin is not None
-        kept.stdin.write(json.dumps(order) + "\n")
-        kept.stdin.flush()
-        status = kept.wait(seconds)
-    except subprocess.TimeoutExpired:
-        _end(kept)
-        listener.join(PATIENCE_SECONDS)
-        raise ProgramError(
-            f"ran longer than its limit of {seconds:g} s and was ended.", tuple(tail)
-        ) from None
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        with suppress(subprocess.TimeoutExpired):
+            status = process.wait(seconds)
     finally:
         _VIGILS.discard(vigil)
-        _end(kept)
+        _end(process)
         listener.join(PATIENCE_SECONDS)
-        assert kept.stdout is not None
         if not listener.is_alive():  # closing what is being read would wait for it
-            kept.stdout.close()
+            process.stdout.close()
+    if status is None:
+        what = f"ran longer than its limit of {seconds:g} s and was ended."
+        raise ProgramError(what, tuple(tail))
     if status:
         raise ProgramError(_why(status), tuple(tail))
 
 
-def _listen(
-    kept: subprocess.Popen[str], say: Callable[[str], None], tail: deque[str], vigil: _Vigil
-) -> None:
-    assert kept.stdout is not None
-    for line in kept.stdout:
-        vigil.heard()
-        if text := line.rstrip():
-            tail.append(text)
-            say(text)
-
-
-def _end(kept: subprocess.Popen[str]) -> None:
-    """Close the pipe, at which the keeper ends everything; it is killed where it does not."""
-    assert kept.stdin is not None
+def _end(process: subprocess.Popen[str]) -> None:
+    """Close the pipe, at which the supervisor ends everything; it is killed where it does not."""
+    assert process.stdin is not None
     with suppress(OSError):
-        kept.stdin.close()
+        process.stdin.close()
     try:
-        kept.wait(PATIENCE_SECONDS)
+        process.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
-            os.killpg(kept.pid, signal.SIGKILL)
-        kept.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _why(status: int) -> str:
+    """Name what ended a program: a signal, or a status of its own."""
     number = status - 128 if status > 128 else -status
     with suppress(ValueError):
         name = signal.Signals(number).name
