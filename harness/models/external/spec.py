@@ -244,7 +244,8 @@ def check_command(path: Path) -> list[Problem]:
     if not isinstance(data, dict):
         return problems
     seen = {problem.key for problem in problems}
-    found = [*_files(data, path.parent), *_names(data), *_placeholders(data), *_unused(data)]
+    used: dict[str, set[str]] = {"train": set(), "predict": set()}
+    found = [*_names(data, path.parent), *_placeholders(data, used), *_unused(data, used)]
     return problems + [Problem(file, key, text) for key, text in found if key not in seen]
 
 
@@ -253,16 +254,11 @@ def filled(words: list[str], values: Mapping[str, Value]) -> list[str]:
 
     Truth values and null are written as YAML has them, the way Hydra reads them.
     """
-    return ["".join(_pieces(word, values)) for word in words]
-
-
-def _pieces(word: str, values: Mapping[str, Value]) -> Iterator[str]:
-    for text, field, _, _ in Formatter().parse(word):
-        yield text
-        if field is not None:
-            value = values[field]
-            plain = json.dumps(value) if isinstance(value, bool) or value is None else str(value)
-            yield plain
+    written = {
+        name: json.dumps(value) if isinstance(value, bool) or value is None else str(value)
+        for name, value in values.items()
+    }
+    return [word.format_map(written) for word in words]
 
 
 # --- what is wrong with one ---------------------------------------------------------------------
@@ -275,15 +271,13 @@ def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _files(data: Mapping[str, Any], folder: Path) -> Iterator[Found]:
-    for name, file in _mapping(data, "files").items():
+def _names(data: Mapping[str, Any], folder: Path) -> Iterator[Found]:
+    """Check the names of files and parameters, and that the files are there."""
+    own = ALWAYS | PREDICT_ONLY
+    files, parameters = _mapping(data, "files"), _mapping(data, "parameters")
+    for name, file in files.items():
         if isinstance(file, str) and not (folder / file).exists():
             yield f"files.{name}", f"there is no {file} in {folder}. Paths start from this file's."
-
-
-def _names(data: Mapping[str, Any]) -> Iterator[Found]:
-    own = {**ALWAYS, **PREDICT_ONLY}
-    files, parameters = _mapping(data, "files"), _mapping(data, "parameters")
     for kind, names in (("files", files), ("parameters", parameters)):
         for name in names:
             if name in own:
@@ -297,23 +291,26 @@ def _names(data: Mapping[str, Any]) -> Iterator[Found]:
             yield f"parameters.{name}", "is under files, too. Rename one of them."
 
 
-def _placeholders(data: Mapping[str, Any]) -> Iterator[Found]:
+def _placeholders(data: Mapping[str, Any], used: dict[str, set[str]]) -> Iterator[Found]:
+    """Check the placeholders of both commands, and note in `used` which each of them names."""
     declared = [*_mapping(data, "files"), *_mapping(data, "parameters")]
-    for step, known in (
-        ("train", [*ALWAYS, *declared]),
-        ("predict", [*ALWAYS, *PREDICT_ONLY, *declared]),
-    ):
-        for i, word in _texts(data.get(step)):
-            for wrong in _wrong_fields(word, step, known):
-                yield f"{step}[{i}]", wrong
+    for step, own in (("train", ALWAYS), ("predict", ALWAYS | PREDICT_ONLY)):
+        words, known = data.get(step), [*own, *declared]
+        for i, word in enumerate(words if isinstance(words, list) else []):
+            if isinstance(word, str):
+                for wrong in _wrong_fields(word, step, known, used[step]):
+                    yield f"{step}[{i}]", wrong
 
 
-def _wrong_fields(word: str, step: str, known: list[str]) -> Iterator[str]:
+def _wrong_fields(word: str, step: str, known: list[str], used: set[str]) -> Iterator[str]:
+    fields: list[tuple[str, str | None, str | None, str | None]] = []
     try:
-        fields = list(Formatter().parse(word))
+        fields.extend(Formatter().parse(word))
     except ValueError as error:
         yield f"found {word!r}: {error}. A brace that is meant is written twice."
         return
+    finally:  # those that stand before what cannot be read are named, too
+        used.update(field for _, field, _, _ in fields if field)
     for _, field, form, conversion in fields:
         if field is None or (field in known and not form and not conversion):
             continue
@@ -327,33 +324,21 @@ def _wrong_fields(word: str, step: str, known: list[str]) -> Iterator[str]:
             yield f"{shown} is no placeholder. {hint} A brace that is meant is written twice."
 
 
-def _unused(data: Mapping[str, Any]) -> Iterator[Found]:
-    used = {step: set(_fields(data.get(step))) for step in ("train", "predict")}
-    predict = data.get("predict")
-    if isinstance(predict, list) and "output" not in used["predict"]:
-        yield "predict", "nowhere names {output}, so its predictions would not be found."
-    if isinstance(predict, list) and not used["predict"] & {"queries", "query_table"}:
-        yield "predict", "names neither {queries} nor {query_table}: it cannot know what is asked."
-    if isinstance(data.get("train"), list) and not used["train"] & {"model_dir"}:
-        yield "train", "nowhere names {model_dir}, the only folder that predict finds again."
-    if isinstance(data.get("train"), list) and not used["train"] & {"train", "split"}:
-        yield "train", "names neither {train} nor {split}: it would train on nothing."
-    everywhere = used["train"] | used["predict"]
+def _unused(data: Mapping[str, Any], used: dict[str, set[str]]) -> Iterator[Found]:
+    """Check that each command names what it needs, and that one names each file and parameter."""
+    train, predict = used["train"], used["predict"]
+    if isinstance(data.get("predict"), list):
+        if "output" not in predict:
+            yield "predict", "nowhere names {output}, so its predictions would not be found."
+        if predict.isdisjoint({"queries", "query_table"}):
+            text = "names neither {queries} nor {query_table}: it cannot know what is asked."
+            yield "predict", text
+    if isinstance(data.get("train"), list):
+        if "model_dir" not in train:
+            yield "train", "nowhere names {model_dir}, the only folder that predict finds again."
+        if train.isdisjoint({"train", "split"}):
+            yield "train", "names neither {train} nor {split}: it would train on nothing."
     for kind in ("files", "parameters"):
         for name in _mapping(data, kind):
-            if name not in everywhere:
+            if name not in train | predict:
                 yield f"{kind}.{name}", f"is used by neither command. Name it as {{{name}}}."
-
-
-def _fields(words: Any) -> Iterator[str]:
-    for _, word in _texts(words):
-        try:
-            yield from (field for _, field, _, _ in Formatter().parse(word) if field)
-        except ValueError:
-            continue  # said already
-
-
-def _texts(words: Any) -> Iterator[tuple[int, str]]:
-    for i, word in enumerate(words if isinstance(words, list) else []):
-        if isinstance(word, str):
-            yield i, word
