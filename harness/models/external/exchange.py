@@ -10,6 +10,7 @@ what was asked: nothing is repaired.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
     from harness.data import Source
     from harness.models.external.spec import Labels, Output
     from harness.tasks import Query, TrainView
-
-SCREEN = "screen"
-"""What the TOML calls the training file."""
-
-BATCH = "0"
-"""The one batch that all cells are said to be of, where true ones are not asked for or known."""
 
 
 def write_training(path: Path, train: TrainView, labels: Labels, *, batches: bool = False) -> None:
@@ -60,15 +55,8 @@ def write_training(path: Path, train: TrainView, labels: Labels, *, batches: boo
 def write_split(path: Path, train: Path) -> None:
     """Write a TOML as `cell-load` reads it: all cells of one file are for training."""
     name = str(train).replace("\\", "\\\\").replace('"', '\\"')
-    lines = (
-        "[datasets]",
-        f'{SCREEN} = "{name}"',
-        "[training]",
-        f'{SCREEN} = "train"',
-        "[zeroshot]",
-        "[fewshot]",
-    )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parts = f'[datasets]\nscreen = "{name}"\n[training]\nscreen = "train"\n[zeroshot]\n[fewshot]\n'
+    path.write_text(parts, encoding="utf-8")
 
 
 def write_queries(
@@ -86,13 +74,15 @@ def write_queries(
     `batches`, each under its own: nothing is said of the batches of what is to be predicted.
     """
     _check_control(labels, [query.perturbation for query in queries])
-    contexts = dict.fromkeys(query.context for query in queries)
+    of_context: dict[str, list[Query]] = {}
+    for query in queries:
+        of_context.setdefault(query.context, []).append(query)
     most = max(1, POOL_BYTES // (4 * len(train.genes)))
     sizes: list[tuple[str, str, int]] = []
     true: list[np.ndarray | None] = []
     drawn: dict[Query, np.ndarray] = {}
-    for context in contexts:
-        n, those = min(most, train.n_controls(context)), _of_context(queries, context)
+    for context, those in of_context.items():
+        n = min(most, train.n_controls(context))
         sizes.append((labels.control, context, n))
         sizes += [(q.perturbation, context, q.n_cells) for q in those]
         for q in those:
@@ -101,16 +91,12 @@ def write_queries(
         if batches and (known := train.control_batch_labels(context, most)) is not None:
             true += [known, *(known[drawn[q]] for q in those)]
     with _writer(path, sizes, train.genes, labels, true) as writer:
-        for context in contexts:
+        for context, those in of_context.items():
             pool = train.controls(context, most)
             writer.append(from_dense(pool))
-            for query in _of_context(queries, context):
+            for query in those:
                 writer.append(from_dense(pool[drawn[query]]))
         writer.finish()
-
-
-def _of_context(queries: Sequence[Query], context: str) -> list[Query]:
-    return [query for query in queries if query.context == context]
 
 
 def write_query_table(path: Path, queries: Sequence[Query]) -> None:
@@ -171,7 +157,8 @@ def _writer(
     columns = {
         labels.perturbation_column: np.repeat(np.array([p for p, _, _ in sizes]), many),
         labels.context_column: np.repeat(np.array([c for _, c, _ in sizes]), many),
-        labels.batch_column: np.concatenate(known) if known else np.full(sum(many), BATCH),
+        # One batch for all, where true ones are not asked for or known.
+        labels.batch_column: np.concatenate(known) if known else np.full(sum(many), "0"),
     }
     return H5adWriter(path, columns=columns, genes=genes, dtype="float32")
 
@@ -190,7 +177,7 @@ def _check_genes(found: tuple[str, ...], genes: tuple[str, ...], file: str) -> N
 
 
 def _asked(source: Source, queries: Sequence[Query], labels: Labels, output: Output) -> np.ndarray:
-    """Return the number of the query that each row answers, -1 for controls: (n_cells,)."""
+    """Find the number of the query that each row answers, -1 for controls: (n_cells,)."""
     columns = []
     for column in (labels.perturbation_column, labels.context_column):
         if column not in source.obs:
@@ -200,44 +187,32 @@ def _asked(source: Source, queries: Sequence[Query], labels: Labels, output: Out
                 f"cell is a prediction of. {near_match(column, known)}"
             )
         columns.append(source.obs[column].astype(str).tolist())
-    places = {(q.perturbation, q.context): number for number, q in enumerate(queries)}
-    asked = np.full(source.n_cells, -1, dtype=np.int64)
-    counts: dict[tuple[str, str], int] = {}
-    for row, pair in enumerate(zip(*columns, strict=True)):
-        if pair[0] == labels.control:
-            continue
-        counts[pair] = counts.get(pair, 0) + 1
-        asked[row] = places.get(pair, -1)
-    _check_counts(counts, queries, output)
-    return asked
-
-
-def _check_counts(
-    counts: dict[tuple[str, str], int], queries: Sequence[Query], output: Output
-) -> None:
-    wanted = {
-        (q.perturbation, q.context): 1 if output.holds == "profiles" else q.n_cells for q in queries
-    }
+    counts = Counter(pair for pair in zip(*columns, strict=True) if pair[0] != labels.control)
+    profiles = output.holds == "profiles"
+    wanted = {(q.perturbation, q.context): 1 if profiles else q.n_cells for q in queries}
     for perturbation, context in counts:
         if (perturbation, context) not in wanted:
             raise ModelError(
                 f"prediction for {perturbation!r} in {context!r}: nobody asked for it. Write the "
                 "labels of {queries} unchanged."
             )
-    wrong = {pair: n for pair, n in wanted.items() if counts.get(pair, 0) != n}
+    wrong = [pair for pair, n in wanted.items() if counts[pair] != n]
     if wrong:
-        (perturbation, context), n = next(iter(wrong.items()))
-        rows = "rows, profiles," if output.holds == "profiles" else "cells"
+        (perturbation, context), rows = wrong[0], "rows, profiles," if profiles else "cells"
         raise ModelError(
-            f"prediction for {perturbation!r} in {context!r}: found "
-            f"{counts.get((perturbation, context), 0)} {rows} expected {n}."
+            f"prediction for {perturbation!r} in {context!r}: found {counts[wrong[0]]} {rows} "
+            f"expected {wanted[wrong[0]]}."
             f" {len(wrong)} of {len(wanted)} queries are answered wrongly in number."
         )
+    places = {(q.perturbation, q.context): number for number, q in enumerate(queries)}
+    numbers = (places.get(pair, -1) for pair in zip(*columns, strict=True))
+    return np.fromiter(numbers, dtype=np.int64, count=source.n_cells)
 
 
 def _answers(
     source: Source, queries: Sequence[Query], asked: np.ndarray, output: Output
 ) -> Iterator[Prediction]:
+    """Gather the rows of each query, and pass it on once all are there and its turn has come."""
     held: dict[int, list[Any]] = {}
     due, left = 0, np.bincount(asked[asked >= 0], minlength=len(queries))
     for start, block in source.row_blocks(BLOCK_BYTES):
@@ -248,13 +223,10 @@ def _answers(
             left[number] -= part.shape[0]
         while due < len(queries) and not left[due]:
             rows = sparse.vstack(held.pop(due), format="csr").toarray()
-            yield _prediction(queries[due], rows, output)
+            if output.holds == "profiles":
+                yield Prediction(queries[due], profile=rows[0].astype(np.float64))
+            else:
+                # Whole numbers stay what they are: no log1p values, as whoever checks them says.
+                floats = np.issubdtype(rows.dtype, np.floating)
+                yield Prediction(queries[due], cells=rows.astype(np.float32) if floats else rows)
             due += 1
-
-
-def _prediction(query: Query, rows: np.ndarray, output: Output) -> Prediction:
-    if output.holds == "profiles":
-        return Prediction(query, profile=rows[0].astype(np.float64))
-    # Whole numbers stay what they are: they are no log1p values, and whoever checks says so.
-    single = rows.astype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows
-    return Prediction(query, cells=single)

@@ -100,11 +100,8 @@ class CommandModel:
         }
         try:
             if self._predict_reads("queries"):
-                told, batches, path = (
-                    self._as_told(self.train_),
-                    spec.input.batches,
-                    asked["queries"],
-                )
+                path, told = asked["queries"], self._as_told(self.train_)
+                batches = spec.input.batches
                 write_queries(path, queries, told, spec.labels, self.seed, batches=batches)
             write_query_table(asked["query_table"], queries)
             self._run("predict", spec.predict, {name: str(path) for name, path in asked.items()})
@@ -193,7 +190,12 @@ class CommandModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = {name: getattr(self, name) for name in self.command.parameters}
-        fitted = (self.train_, _packed(self.folder_)) if hasattr(self, "folder_") else None
+        fitted = None
+        if hasattr(self, "folder_"):  # what a program learned goes where its model goes
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode="w") as archive:
+                archive.add(self.folder_, arcname=".")
+            fitted = (self.train_, content.getvalue())
         return _revived, (self.command.to_json(), parameters, fitted)
 
 
@@ -203,14 +205,6 @@ _FILES = {"train": "train.h5ad", "split": "split.toml", "model_dir": "model"}
 
 def _say(line: str) -> None:
     log.info("%s", line)
-
-
-def _packed(folder: str) -> bytes:
-    """Return the content of a folder: what a program learned goes where its model goes."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        archive.add(folder, arcname=".")
-    return content.getvalue()
 
 
 def _revived(text: str, parameters: dict[str, Any], fitted: tuple[Any, bytes] | None) -> Any:
