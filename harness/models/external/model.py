@@ -77,7 +77,7 @@ class CommandModel:
         self._start_folder()
         self._is_fitted_to(train)
         try:
-            if spec.train or self._predict_reads_training:
+            if spec.train or self._predict_reads("train", "split"):
                 told, batches = self._as_told(train), spec.input.batches
                 write_training(self._path("train"), told, spec.labels, batches=batches)
                 write_split(self._path("split"), self._path("train"))
@@ -85,7 +85,7 @@ class CommandModel:
                 self._run("train", spec.train, {})
         except ModelError as error:
             raise ModelError(f"{self.command.name}, {error}") from error
-        if not self._predict_reads_training:
+        if not self._predict_reads("train", "split"):
             self._path("train").unlink(missing_ok=True)
         return self
 
@@ -135,8 +135,15 @@ class CommandModel:
 
     def _run(self, step: str, words: list[str], asked: dict[str, str]) -> None:
         command, place = self.command, place_of(self.command, self._threads, _say)
+        given = self._parameters()
+        given_files = {
+            name: paths.absolute(given[name])
+            for name, parameter in command.parameters.items()
+            if is_file(parameter.annotation, given[name])
+        }
         values = {
-            **self._arguments(),
+            **given,
+            **given_files,
             **command.files,
             **{name: str(self._path(name)) for name in _FILES},
             "threads": self._threads,
@@ -146,8 +153,7 @@ class CommandModel:
             "python": place.python,
             **asked,
         }
-        files = list(command.files.values())
-        files += [self._arguments()[name] for name in self._file_parameters()]
+        files = [*command.files.values(), *given_files.values()]
         argv, cleanup = place.argv(filled(words, values), self.folder_, files)
         log.info("%s: %s", step, shlex.join(argv))
         try:
@@ -162,21 +168,11 @@ class CommandModel:
         except ProgramError as error:
             raise ModelError(f"{step} {error}") from error
 
-    def _arguments(self) -> dict[str, Any]:
-        """Return the parameters as the program is told them: files by absolute paths."""
-        given = {name: getattr(self, name) for name in self.command.parameters}
-        return given | {name: paths.absolute(given[name]) for name in self._file_parameters()}
-
-    def _file_parameters(self) -> list[str]:
-        known = self.command.parameters.items()
-        return [n for n, p in known if is_file(p.annotation, getattr(self, n))]
+    def _parameters(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.command.parameters}
 
     def _predict_reads(self, *names: str) -> bool:
         return any(f"{{{name}}}" in word for word in self.command.spec.predict for name in names)
-
-    @property
-    def _predict_reads_training(self) -> bool:
-        return self._predict_reads("train", "split")
 
     def _path(self, name: str) -> Path:
         return Path(self.folder_, _FILES[name])
@@ -189,14 +185,13 @@ class CommandModel:
         self._path("model_dir").mkdir()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parameters = {name: getattr(self, name) for name in self.command.parameters}
         fitted = None
         if hasattr(self, "folder_"):  # what a program learned goes where its model goes
             content = io.BytesIO()
             with tarfile.open(fileobj=content, mode="w") as archive:
                 archive.add(self.folder_, arcname=".")
             fitted = (self.train_, content.getvalue())
-        return _revived, (self.command.to_json(), parameters, fitted)
+        return _revived, (self.command.to_json(), self._parameters(), fitted)
 
 
 _FILES = {"train": "train.h5ad", "split": "split.toml", "model_dir": "model"}
