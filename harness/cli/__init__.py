@@ -62,7 +62,7 @@ def make_app() -> App:
         help="Benchmark virtual-cell models: perturbation screens in, comparative tables out.",
         version=version("virtual-cell-harness"),
         result_action="return_value",
-        suppress_keyboard_interrupt=False,  # `run` prints what is kept
+        suppress_keyboard_interrupt=False,  # `run_command` says what is kept
         help_format="plaintext",
     )
     for name, help_text in COMMANDS.items():
@@ -73,7 +73,7 @@ def make_app() -> App:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     try:
-        status = run(argv)
+        status = run_command(argv)
         sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_is_gone():
@@ -94,7 +94,7 @@ def _reader_is_gone() -> bool:
     return True
 
 
-def run(argv: Sequence[str] | None = None) -> int:
+def run_command(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its status."""
     try:
         status = make_app()(argv, exit_on_error=False, print_error=True)

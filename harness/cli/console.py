@@ -47,6 +47,11 @@ def complain(problem: object) -> None:
     notes().print(f"error: {problem}", markup=False, style="red")
 
 
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Split an option that names several things with commas; each counts once."""
+    return () if text is None else tuple(dict.fromkeys(text.split(",")))
+
+
 class Bars:
     """A live line per stage with counts and time left; plain lines where there is no terminal."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from harness.cli.console import notes
+from harness.cli.console import notes, split_names
 from harness.errors import OptionError
 
 
@@ -43,7 +43,7 @@ def export_(
     from harness.models import registered
 
     folder = output or f"{runs[0].rstrip('/')}/{purpose}"
-    suites = () if suite is None else tuple(suite.split(","))
+    suites = split_names(suite)
     written = export_paper(runs, folder, registered(), suites=suites, baseline=baseline)
     notes().print(f"{folder}: {len(written)} files", markup=False)
     return 0

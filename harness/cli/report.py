@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from harness.analysis import write_report
-from harness.cli.console import notes
+from harness.cli.console import notes, split_names
 from harness.models import registered
 
 
@@ -33,7 +33,7 @@ def report_(
     title
         The page's heading; the runs' names by default.
     """
-    suites = () if suite is None else tuple(suite.split(","))
+    suites = split_names(suite)
     write_report(runs, output, registered(), suites=suites, baseline=baseline, title=title)
     notes().print(f"Written: {output}", markup=False)
     return 0

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from harness.analysis import write_batch_tables
-from harness.cli.console import MISUSED, complain, notes, out, progress
+from harness.cli.console import MISUSED, complain, notes, out, progress, split_names
 from harness.errors import DataError
 from harness.scoring import NOTE, SUITE, Request, ScoringOptions, score_files
 
@@ -114,7 +114,7 @@ def score_(  # noqa: PLR0913 - the options of a command
             "Expected one for each, in the same order, or none. Name them all."
         )
     request = Request(
-        suites=suite.split(","),
+        suites=list(split_names(suite)),
         metrics=names,
         baseline=baseline,
         options=options,

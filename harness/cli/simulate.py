@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from harness.cli.console import notes, progress
 from harness.data import effects_path, simulate
 
+Contexts = Annotated[int | None, Parameter(validator=Number(gte=1))]
+Seed = Annotated[int, Parameter(validator=Number(gte=0))]
 Output = Annotated[str, Parameter(name=["--output", "-o"])]
 
 
-def simulate_(preset: str, *, output: Output, seed: int = 0, contexts: int | None = None) -> int:
+def simulate_(preset: str, *, output: Output, seed: Seed = 0, contexts: Contexts = None) -> int:
     """Draw a screen with known effects.
 
     Counts are negative binomial; targets are knocked down, and a sparse set of other genes follows.

@@ -74,6 +74,7 @@ def shown(ledger: Ledger) -> Table:
         table.caption = "Nobody is driving it."
     if ledger.settings is not None:
         tried, budget = ledger.settings
-        table.caption = f"{tried} settings tried, of at most {budget}. {table.caption}"
+        most = "" if budget is None else f", of at most {budget}"
+        table.caption = f"{tried} settings tried{most}. {table.caption}"
     table.caption_justify = "left"
     return table

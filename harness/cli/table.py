@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from harness.analysis import Format, Kind, Results, tables_of
-from harness.cli.console import out
+from harness.cli.console import out, split_names
 
 
 def table_(
@@ -37,7 +37,7 @@ def table_(
     to
         text for the terminal, markdown, latex (booktabs), html, or csv (numbers unrounded).
     """
-    suites = () if suite is None else tuple(suite.split(","))
+    suites = split_names(suite)
     for table in tables_of(Results(runs), kind, suites=suites, baseline=baseline):
         if to == "text":
             out().print(table, soft_wrap=False)

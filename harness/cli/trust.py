@@ -7,11 +7,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from harness.cli.console import Bars, notes, out
+from harness.cli.console import Bars, notes, out, split_names
 from harness.runs import assess
 from harness.scoring import Sampling, ScoringOptions
 
 Count = Annotated[int, Parameter(validator=Number(gte=2))]
+Seed = Annotated[int, Parameter(validator=Number(gte=0))]
 Threads = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
 
@@ -23,7 +24,7 @@ def trust_(  # noqa: PLR0913 - the options of a command
     pairs: Count = 100,
     cells: Count = 200,
     controls: Count = 1000,
-    seed: int = 0,
+    seed: Seed = 0,
     threads: Threads = None,
     memory: str = "1GiB",
 ) -> int:
@@ -57,7 +58,7 @@ def trust_(  # noqa: PLR0913 - the options of a command
     with Bars() as bars:
         found = assess(
             dataset,
-            () if suite is None else tuple(suite.split(",")),
+            split_names(suite),
             output,
             sampling=Sampling(pairs=pairs, cells=cells, controls=controls, seed=seed),
             options=ScoringOptions(threads=threads, memory=memory),

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from harness.cli.console import notes
+from harness.cli.console import notes, split_names
 from harness.runs import LivePage, serve
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
@@ -35,7 +35,7 @@ def watch_(
     baseline
         The model that combined scores are measured from; the job's own by default.
     """
-    suites = () if suite is None else tuple(suite.split(","))
+    suites = split_names(suite)
     page = LivePage(runs, suites=suites, baseline=baseline)
     with serve(page, port) as server:
         notes().print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", markup=False)

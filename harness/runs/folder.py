@@ -338,7 +338,7 @@ def _json(value: Mapping[str, Any]) -> str:
 def _read(path: str) -> dict[str, Any] | None:
     try:
         return _parsed(path, paths.read_bytes(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -348,6 +348,6 @@ def _parsed(path: str, text: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(
             f"{path}: this is no JSON ({error}). The harness writes it whole or not at all, so "
-            "something else changed it. Remove the trial's folder to run it again."
+            "something else changed it. Remove it, and run the job again with this run folder."
         ) from error
     return content

@@ -74,6 +74,7 @@ def assess(
     found = []
     for dataset in datasets:
         folder = _folder(subject, dataset, output, is_run=bool(job))
+        paths.check_writable(folder)
         found.append(_assess(dataset, chosen, folder, sampling, options, progress))
     return found
 

@@ -75,6 +75,7 @@ def run_job(
     here = cluster is None or cluster.kind == "local"
     plan = plan_job(name, run, listener.preparing, here=here)
     report = Report(plan)
+    paths.check_writable(plan.run.path)
     with plan.run.lock():
         plan.run.describe(described_run(plan.job, plan.path.name, plan.trials, plan.stores, on))
         paths.write_atomic(plan.run.job_file, plan.path.read_text(encoding="utf-8"))
@@ -207,15 +208,18 @@ def retry(
         As for `run_job`.
     """
     folder = RunFolder(run)
+    name = Path(folder.described()["job_file"]).stem
     if not paths.exists(folder.job_file):
         raise DataError(f"{run}: its job.yaml is gone. Run the job itself again with -o {run}.")
-    name = Path(folder.described()["job_file"]).stem
     with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
         job = Path(scratch, f"{name}.yaml")
         job.write_bytes(paths.read_bytes(folder.job_file))
+        # What would refuse to run the job is found before a finished trial is forgotten.
+        progress = listener.preparing if listener else None
+        plan = plan_job(str(job), run, progress, here=False)
+        if on != "inline":
+            read_cluster(on)
         if other_code:
-            progress = listener.preparing if listener else None
-            plan = plan_job(str(job), run, progress, here=False)
             trials = [*trials, *sorted(plan.other_code)]
         forget(run, trials, failed=failed)
         return run_job(str(job), run, on, listener)

@@ -6,6 +6,7 @@ after everything else is gone.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -46,13 +47,13 @@ class Ledger:
     Attributes
     ----------
     settings
-        Of a search: the number of settings tried, and its budget.
+        Of a search: the number of settings tried, and its budget; None: all that there are.
     """
 
     run: RunFolder
     entries: tuple[Entry, ...]
     driver: dict[str, Any] | None
-    settings: tuple[int, int] | None = None
+    settings: tuple[int, int | None] | None = None
 
     @property
     def counts(self) -> dict[State, int]:
@@ -88,9 +89,18 @@ def read_ledger(path: str) -> Ledger:
     settings = None
     job = described.get("job", {})
     if job.get("kind") == "search":
-        searches = paths.join(run.path, "search")
-        names = (paths.list_names(paths.join(searches, key)) for key in paths.list_names(searches))
-        tried = sum(name.endswith(".json") for each in names for name in each)
+        files = [
+            paths.join(run.path, "search", key, name)
+            for key in paths.list_names(paths.join(run.path, "search"))
+            for name in paths.list_names(paths.join(run.path, "search", key))
+            if name.endswith(".json")
+        ]
+        # Another search may have used the folder before: its trials are not in the plan.
+        tried = sum(
+            set(json.loads(text)["trials"]) <= planned.keys()
+            for text in paths.read_each(files)
+            if text is not None
+        )
         settings = tried, job["budget"]["trials"]
     return Ledger(run, entries, run.driver(), settings)
 

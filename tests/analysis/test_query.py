@@ -13,7 +13,7 @@ import xarray as xr
 from harness.analysis.export import Form, export_results
 from harness.analysis.query import query_results
 from harness.analysis.results import Results
-from harness.cli import run as command
+from harness.cli import run_command as command
 from harness.errors import DataError, HarnessError
 from tests.analysis.test_results import add_trial, score_rows
 

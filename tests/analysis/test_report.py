@@ -17,7 +17,7 @@ import pytest
 
 from harness.analysis.report import report_html
 from harness.analysis.results import Results
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.data.predictions import open_predictions
 from harness.errors import DataError
 from harness.models.registry import registered

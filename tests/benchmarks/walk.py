@@ -72,7 +72,7 @@ def main() -> None:
         harness.run("job.yaml", "first", on="inline")  # imports, screen and compiled code
         trial = Walk("run_trial", "trial.py")
         trial.follow(harness.run, "job.yaml", "run", "inline")
-        from harness.cli import run
+        from harness.cli import run_command as run
 
         truth = harness.simulate("tiny", "truth.zarr", contexts=1, genes=60).path
         other = harness.simulate("tiny", "other.zarr", contexts=1, genes=60, cells=60).path

@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.cli import COMMANDS, run
+from harness.cli import COMMANDS
+from harness.cli import run_command as run
+from harness.cli.console import split_names
 from harness.config.lookup import declarations
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def test_an_interrupt_says_what_is_kept(
 def test_a_file_is_no_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine", encoding="utf-8")
     assert run(["run", "quickstart", "--on", "inline", "-o", str(tmp_path / "notes")]) == 2
-    assert "Not a directory" in capsys.readouterr().err
+    assert "is no folder. Name a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["models", "metrics", "datasets", "jobs", "splits"])
@@ -239,7 +241,7 @@ def test_the_plan_of_a_search_alone_says_what_is_to_be_done(
 
 
 def test_a_reader_may_close_the_output_early() -> None:
-    code = "from harness import cli; cli.run = lambda argv: print('a table'); cli.main([])"
+    code = "from harness import cli; cli.run_command = lambda argv: print('a table'); cli.main([])"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -255,3 +257,42 @@ def test_importing_the_command_line_is_quick() -> None:
     code = "import harness.cli, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "numba", "zarr", "ray"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate", "tiny", "-o", "x.zarr", "--contexts", "0"],
+        ["simulate", "tiny", "-o", "x.zarr", "--seed", "-1"],
+        ["trust", "sim:tiny", "--seed", "-1"],
+    ],
+    ids=["contexts", "simulate_seed", "trust_seed"],
+)
+def test_a_number_that_cannot_be_is_misuse(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == 2
+    assert "Must be >=" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_suite_named_twice_counts_once() -> None:
+    assert split_names("vcc2025,cell-eval,vcc2025") == ("vcc2025", "cell-eval")
+    assert split_names(None) == ()
+
+
+def test_commands_run_one_after_another_in_one_process(tmp_path: Path) -> None:
+    code = (
+        "import sys; from harness import cli\n"
+        "for words in (['plan', 'quickstart'], ['list', 'metrics']):\n"
+        "    try: cli.main(words)\n"
+        "    except SystemExit as end: assert end.code == 0, end.code\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

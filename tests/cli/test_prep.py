@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.data.vcc_archive import unpacked
 
 GENES = [f"G{i}" for i in range(40)]

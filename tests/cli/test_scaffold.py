@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.cli.scaffold import new_job, new_model
 from harness.errors import DataError, JobError
 from harness.jobs.checks import check_job

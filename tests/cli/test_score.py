@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.errors import DataError, HarnessError, listed
 from harness.metrics import registered
 from harness.scoring.options import ScoringOptions

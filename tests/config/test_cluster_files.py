@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.config import check_cluster, read_cluster
 from harness.config.yaml import read_yaml
 from harness.errors import ClusterError

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness.analysis.results import Results
-from harness.cli import run as command
+from harness.cli import run_command as command
 from harness.models import base
 from harness.models import code_version as model_code
 from harness.models.base import ModelInfo

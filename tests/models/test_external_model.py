@@ -340,7 +340,7 @@ def test_the_time_limit_of_a_trial_ends_the_program(tmp_path: Path) -> None:
 
 HARNESS = """
 from harness.models.external import supervisor
-from harness.cli import run
+from harness.cli import run_command as run
 supervisor.GRACE_SECONDS = 0.5
 run(["run", "job.yaml", "-o", "run", "--on", "inline"])
 """

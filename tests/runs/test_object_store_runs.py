@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.results import Results, read_scores
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.data.simulation.screens import simulate
 from harness.data.store import open_store
 from harness.errors import StorageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.results import Results
-from harness.cli import run as command
+from harness.cli import run_command as command
 from harness.runs.plan import plan_job
 from harness.runs.runner import run_job
 from harness.runs.status import read_ledger

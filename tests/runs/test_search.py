@@ -16,7 +16,7 @@ import harness.runs.runner
 import harness.scoring.scorer
 from harness.analysis.results import Results
 from harness.analysis.tables import write_tables
-from harness.cli import run as command
+from harness.cli import run_command as command
 from harness.data.store import Store
 from harness.errors import ClusterError, TrialError
 from harness.executors import InlineExecutor, Outcome
@@ -224,6 +224,11 @@ def test_halving_stops_bad_settings_inline_and_a_search_begun_again_goes_on(
     assert f"{len(stopped)} stopped early by the search" in said
     assert "failed" not in said
     assert "8 settings tried, of at most 8." in said
+    other = {**changes, "space": {"ridge": {"log": [0.01, 10.0]}}}
+    again = search(folder="parts", **other, budget={"trials": 4})
+    assert command(["status", again.plan.run.path]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 settings tried, of at most 4." in said  # not those of the search before
 
 
 def test_halving_stops_nothing_of_a_model_that_reports_no_steps(

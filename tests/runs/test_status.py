@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import run as command
+from harness.cli import run_command as command
 from harness.errors import DataError, RunBusyError, UnknownNameError
 from harness.runs.folder import ALIVE_SECONDS, RunFolder
 from harness.runs.status import find_trial, forget, read_ledger
@@ -125,6 +125,14 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
         read_ledger(str(tmp_path))
 
 
+def test_a_file_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("a,b", encoding="utf-8")
+    for words in (["status"], ["logs", "aa"], ["cancel"], ["retry", "--failed"]):
+        assert command([words[0], str(file), *words[1:]]) == 2
+        assert "this is no run folder" in " ".join(capsys.readouterr().err.split())
+
+
 SLOW = """
 import sys, time
 from harness.models import register
@@ -135,7 +143,7 @@ class Slow(ControlMean):
     def fit(self, train):
         time.sleep(600)
 
-from harness.cli import run
+from harness.cli import run_command as run
 sys.exit(run(sys.argv[1:]))
 """
 
@@ -171,3 +179,5 @@ def test_a_run_is_cancelled_from_another_process_and_retried(
     assert command(["logs", out, done[:6]]) == 0
     assert "begins on" in capsys.readouterr().out
     assert command(["retry", out]) == 2
+    assert command(["retry", out, "--trial", done, "--on", "nowhere"]) == 2
+    assert done in {entry.trial for entry in read_ledger(out).in_state("done")}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.analysis.results import Results
-from harness.cli import run as command
+from harness.cli import run_command as command
 from harness.config.cluster import ClusterSpec
 from harness.errors import ClusterError
 from harness.executors import open_executor, ray_jobs

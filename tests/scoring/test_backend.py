@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.errors import HarnessError
 from harness.kernels import backend
 from harness.scoring.options import ScoringOptions

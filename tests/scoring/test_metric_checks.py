@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.analysis.tables.metric_checks import TRICKS, trust_table
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.data.array_cells import ArrayCells
 from harness.data.simulation.screens import simulate
 from harness.data.store import open_store

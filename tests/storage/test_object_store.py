@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from harness.cli import run
+from harness.cli import run_command as run
 from harness.data.simulation.screens import known_effects, simulate
 from harness.data.store import Store, open_store
 from harness.errors import DataError, StorageError
@@ -86,7 +86,7 @@ def test_an_endpoint_that_nobody_serves_is_an_error_with_the_url(
 def test_without_s3fs_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['s3fs'] = None\n"
-        "from harness.cli import run; sys.exit(run(['status', 's3://b/r']))"
+        "from harness.cli import run_command; sys.exit(run_command(['status', 's3://b/r']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 1
