@@ -59,6 +59,6 @@ def _gene_difference(truth: tuple[str, ...], prediction: tuple[str, ...], of: st
 
 
 def label_of(pair: tuple[str, str]) -> str:
-    """Return how messages call a (perturbation, context) pair."""
+    """Name a (perturbation, context) pair in a message."""
     perturbation, context = pair
     return f"{perturbation} in {context}" if context else perturbation

@@ -167,7 +167,7 @@ def check_genes(genes: tuple[str, ...], name: str) -> None:
 
 
 def block_width(n_cells: int, n_genes: int, memory: int) -> int:
-    """Return how many genes to read at once: at least sixteen, within `memory` bytes."""
+    """Return the number of genes in a block: at least sixteen, within `memory` bytes."""
     fitting = memory // (_BYTES_PER_VALUE * max(1, n_cells))
     step = STEP if fitting >= STEP else STEP // 16
     return min(n_genes, max(step, fitting // step * step))
