@@ -36,7 +36,7 @@ def cells(side: cases.Matrix, name: str = "truth") -> ArrayCells:
 
 
 def counted(side: cases.Matrix, **options: Any) -> CountTruth:
-    return CountTruth.read(cells(side), "truth", **{"threads": 2, "memory": 1 << 30, **options})
+    return CountTruth(cells(side), "truth", **{"threads": 2, "memory": 1 << 30, **options})
 
 
 def without_controls(side: cases.Matrix) -> cases.Matrix:

@@ -54,15 +54,13 @@ class Anchors:
     def replicate(self) -> pd.DataFrame:
         """Columns context, metric, value, sd, min, max: over the splits."""
         values = self.splits.groupby(["context", "metric"])["value"]
-        table = pd.DataFrame(
-            {
-                "value": values.mean(),
-                "sd": values.std(ddof=0),
-                "min": values.min(),
-                "max": values.max(),
-            }
-        )
-        return table.reset_index()
+        columns = {
+            "value": values.mean(),
+            "sd": values.std(ddof=0),
+            "min": values.min(),
+            "max": values.max(),
+        }
+        return pd.DataFrame(columns).reset_index()
 
     @property
     def ends(self) -> Ends:
@@ -197,20 +195,12 @@ def mean_response(truth: CountTruth, seed: int = 0) -> dict[str, CountSide]:
             )
         parts.append(Picked(emitted, np.concatenate(draws)))
         codes.append(np.repeat(rows, sizes))
-    stacked = parts[0] if len(parts) == 1 else _stack(parts)
+    stacked = parts[0] if len(parts) == 1 else Stacked(*parts)
     return truth.compared(stacked, np.concatenate(codes).astype(np.int32))
 
 
-def _stack(parts: list[Picked]) -> Stacked:
-    whole: Stacked | Picked = parts[0]
-    for part in parts[1:]:
-        whole = Stacked(whole, part)
-    assert isinstance(whole, Stacked)
-    return whole
-
-
 def _factors(truth: CountTruth, context: str) -> np.ndarray:
-    """Return what the controls' counts are multiplied by to have the mean response as their mean.
+    """Compute each gene's factor from the controls' mean to the mean response.
 
     0 for genes without counts in the controls, which no rescaling can reach.
     """

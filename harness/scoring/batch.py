@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,7 +18,7 @@ from harness.errors import DataError, HarnessError
 from harness.metrics import suite_named
 from harness.scoring.anchors import SUITE
 from harness.scoring.options import ScoringOptions
-from harness.scoring.scorer import SUFFIXES, Scorer, chosen_suites
+from harness.scoring.scorer import Scorer, chosen_suites, prediction_name
 from harness.storage import paths
 
 if TYPE_CHECKING:
@@ -129,38 +129,36 @@ def score_files(
     first = sorted(files, key=lambda name: name != request.baseline_name)
     for done, name in enumerate(first):
         report(done, len(files))
-        _score_one(scorer, name, files[name], request, batch)
-        if name in batch.scores:
+        path, earlier = files[name], paths.join(out, name)
+        try:
+            batch.scores[name] = scorer.score(path, de_table=request.de_predictions.get(path))
+        except (HarnessError, OSError) as error:
+            failure = error if isinstance(error, HarnessError) else DataError(f"{path}: {error}")
+            if name == request.baseline_name:  # without it the whole batch has no meaning
+                raise failure from error
+            if paths.exists(earlier):
+                failure = DataError(
+                    f"{failure} What is in {earlier} was scored by an earlier call: do not take it "
+                    "for this one's."
+                )
+            batch.failures[path] = failure
+        else:
             writing(out, partial(batch.scores[name].write, out))
-        elif paths.exists(earlier := paths.join(out, name)):
-            error = batch.failures[files[name]]
-            batch.failures[files[name]] = DataError(
-                f"{error} What is in {earlier} was scored by an earlier call: do not take it for "
-                "this one's."
-            )
     report(len(files), len(files))
     batch.scores = {name: batch.scores[name] for name in files if name in batch.scores}
     writing(out, lambda: _write_all(prepared, batch, out, request))
     return batch
 
 
-def _score_one(scorer: Scorer, name: str, path: str, request: Request, batch: Batch) -> None:
-    """Score one prediction into the batch; without its baseline the whole batch has no meaning."""
-    try:
-        batch.scores[name] = scorer.score(path, de_table=request.de_predictions.get(path))
-    except (HarnessError, OSError) as error:
-        failure = _as_ours(path, error)
-        if name == request.baseline_name:
-            raise failure from error
-        batch.failures[path] = failure
-
-
 def _write_all(truth: PreparedTruth, batch: Batch, out: str, request: Request) -> None:
-    if SUITE in request.suites and batch.scores and request.metrics is None:
-        batch.anchored, batch.not_anchored = try_anchored(truth, batch.scores, out)
-        batch.ends = {SUITE: batch.not_anchored or truth.ends[0]}
     if not batch.scores:
         return
+    if SUITE in request.suites and request.metrics is None:
+        try:
+            batch.anchored = anchored_scores(truth, batch.scores, out)
+        except DataError as error:  # plain scores stand by themselves
+            batch.not_anchored = str(error)
+        batch.ends = {SUITE: batch.not_anchored or truth.ends[0]}
     frames = [scores.frame.assign(prediction=name) for name, scores in batch.scores.items()]
     batch.frame = pd.concat(frames, ignore_index=True)
     batch.frame.insert(0, "prediction", batch.frame.pop("prediction"))
@@ -182,34 +180,18 @@ def writing(out: str, write: Callable[[], object]) -> None:
         ) from error
 
 
-def prediction_name(path: str) -> str:
-    """Return what a prediction is called: its file's name without the extension."""
-    pure = PurePath(path.rstrip("/"))
-    return pure.stem if pure.suffix in SUFFIXES else pure.name
-
-
 def _named(files: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for file in files:
         name = prediction_name(file)
-        if name in named and _same(named[name], file):
-            continue
-        if name in named:
+        earlier = named.setdefault(name, file)
+        remote = paths.is_remote(earlier) or paths.is_remote(file)
+        if earlier != file and (remote or Path(earlier).resolve() != Path(file).resolve()):
             raise DataError(
-                f"{named[name]} and {file} would both be written as {name!r}. Rename one: a "
+                f"{earlier} and {file} would both be written as {name!r}. Rename one: a "
                 "prediction is called by its file's name."
             )
-        named[name] = file
     return named
-
-
-def _same(one: str, other: str) -> bool:
-    remote = paths.is_remote(one) or paths.is_remote(other)
-    return one == other if remote else Path(one).resolve() == Path(other).resolve()
-
-
-def _as_ours(path: str, error: Exception) -> HarnessError:
-    return error if isinstance(error, HarnessError) else DataError(f"{path}: {error}")
 
 
 NOTE = (
@@ -253,19 +235,6 @@ def anchored_scores(truth: PreparedTruth, scores: Mapping[str, Scores], out: str
         rows[name] = {"score": placed.score, **members}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("prediction")
     return table.sort_values("score", ascending=False).reset_index()
-
-
-def try_anchored(
-    truth: PreparedTruth, scores: Mapping[str, Scores], out: str
-) -> tuple[pd.DataFrame, str]:
-    """Return the anchored scores, or an empty table and why there are none.
-
-    Plain scores stand by themselves: a truth too small for anchors costs the scaled score alone.
-    """
-    try:
-        return anchored_scores(truth, scores, out), ""
-    except DataError as error:
-        return pd.DataFrame(), str(error)
 
 
 def as_markdown(table: pd.DataFrame) -> str:

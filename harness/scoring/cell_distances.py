@@ -23,13 +23,16 @@ from harness.kernels import (
     log1p_normalise,
     mean_distance,
 )
-from harness.scoring.group_statistics import block_width, grouped
+from harness.scoring.group_statistics import block_width, dense, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.data import Cells
     from harness.kernels import Groups
+
+    Take = Callable[[np.ndarray], np.ndarray]
+    """From row numbers to log1p cells, (n, n_genes) float32."""
 
 
 def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> np.ndarray:
@@ -60,15 +63,14 @@ def energy_distances(cells: Cells, *, name: str, threads: int, memory: int) -> n
 
 
 def _of_segment(
-    take: Callable[[np.ndarray], np.ndarray],
-    groups: Groups,
-    members: np.ndarray,
-    threads: int,
-    memory: int,
+    take: Take, groups: Groups, members: np.ndarray, threads: int, memory: int
 ) -> np.ndarray:
     """Return the energy distances of groups to the first of them, NaN for that one."""
     control = np.flatnonzero(groups.codes == members[0])
-    centre = _mean(take, control)
+    total: Any = 0.0
+    for start in range(0, len(control), 1024):
+        total = total + take(control[start : start + 1024]).sum(axis=0, dtype=np.float64)
+    centre = (total / len(control)).astype(np.float32)  # of the controls, only to centre by
     controls = _part(take, control, centre, memory)
     across, within = np.full((2, len(members)), np.nan)
 
@@ -85,17 +87,8 @@ def _of_segment(
     return np.asarray(energy_distance(across, within, within[:1]))
 
 
-def _mean(take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Mean of some cells, float32: only to centre by."""
-    total: Any = 0.0
-    for start in range(0, len(rows), 1024):
-        total = total + take(rows[start : start + 1024]).sum(axis=0, dtype=np.float64)
-    mean: np.ndarray = (total / len(rows)).astype(np.float32)
-    return mean
-
-
 def _part(
-    take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, centre: np.ndarray, memory: int
+    take: Take, rows: np.ndarray, centre: np.ndarray, memory: int
 ) -> Callable[[int, int], np.ndarray]:
     """Return a function from a range to centred cells; kept dense where that fits the memory."""
     if 4 * len(rows) * len(centre) <= memory:
@@ -104,16 +97,16 @@ def _part(
     return lambda start, stop: take(rows[start:stop]) - centre
 
 
-def row_reader(cells: Cells, scratch: Any, memory: int) -> Callable[[np.ndarray], np.ndarray]:
+def row_reader(cells: Cells, scratch: Any, memory: int) -> Take:
     """Return a function from row numbers to log1p cells, (n, n_genes) float32."""
     sizes = cells.library_sizes() if cells.scale == "counts" else None
     targets = None if sizes is None else context_library_sizes(sizes, np.asarray(cells.contexts))
 
     def logged(block: Any, rows: Any) -> np.ndarray:
-        dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
+        values = dense(block)
         if sizes is not None and targets is not None:
-            dense = log1p_normalise(dense, sizes[rows], targets[rows])
-        return dense.astype(np.float32, copy=False)
+            values = log1p_normalise(values, sizes[rows], targets[rows])
+        return values.astype(np.float32, copy=False)
 
     if hasattr(cells, "take") and getattr(cells, "controls", None) is None:
         return lambda rows: logged(cells.take(rows), rows)
@@ -151,9 +144,7 @@ def distances_apart(
     `threads` or `memory`, save for rounding.
     """
     cells = (truth, prediction)
-    groups = [
-        grouped(side, name)[1] for side, name in zip(cells, ("truth", "prediction"), strict=True)
-    ]
+    groups = [grouped(truth, "truth")[1], grouped(prediction, "prediction")[1]]
     found = np.full((2, len(centres)), np.nan)
     tile = int(np.clip(memory // (32 * centres.shape[1]), *TILES))
     with ExitStack() as stack:
@@ -172,5 +163,5 @@ def distances_apart(
     return Apart(*found)
 
 
-def _population(take: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> Population:
+def _population(take: Take, rows: np.ndarray) -> Population:
     return Population(lambda start, stop: take(rows[start:stop]), len(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness.errors import DataError, listed
 
@@ -10,28 +10,21 @@ if TYPE_CHECKING:
     from harness.data import Cells, Scale
 
 
-class Labelled(Protocol):
-    """A side by its names."""
-
-    @property
-    def genes(self) -> tuple[str, ...]:
-        """The gene axis."""
-
-    @property
-    def pairs(self) -> frozenset[tuple[str, str]]:
-        """The (perturbation, context) pairs."""
+Axes = tuple[tuple[str, ...], frozenset[tuple[str, str]]]
+"""The genes of one side in their order, and its (perturbation, context) pairs."""
 
 
-def check_agreement(truth: Labelled, prediction: Labelled, of: str, name: str) -> None:
+def check_agreement(truth: Axes, prediction: Axes, of: str, name: str) -> None:
     """Refuse a prediction whose genes or pairs are not the truth's."""
-    if truth.genes != prediction.genes:
-        raise DataError(f"{name}: {_gene_difference(truth.genes, prediction.genes, of)}")
-    missing, extra = truth.pairs - prediction.pairs, prediction.pairs - truth.pairs
+    (true_genes, true_pairs), (genes, pairs) = truth, prediction
+    if true_genes != genes:
+        raise DataError(f"{name}: {_gene_difference(true_genes, genes, of)}")
+    missing, extra = true_pairs - pairs, pairs - true_pairs
     if missing or extra:
         found = " and ".join(
-            f"{word} {listed(sorted(label_of(pair) for pair in pairs))}"
-            for word, pairs in (("lacks", missing), ("has in addition", extra))
-            if pairs
+            f"{word} {listed(sorted(label_of(pair) for pair in differing))}"
+            for word, differing in (("lacks", missing), ("has in addition", extra))
+            if differing
         )
         raise DataError(
             f"{name}: the perturbations are not those of {of}: it {found}. Expected the same "
@@ -66,6 +59,6 @@ def _gene_difference(truth: tuple[str, ...], prediction: tuple[str, ...], of: st
 
 
 def label_of(pair: tuple[str, str]) -> str:
-    """Return how messages call a (perturbation, context) pair."""
+    """Name a (perturbation, context) pair in a message."""
     perturbation, context = pair
     return f"{perturbation} in {context}" if context else perturbation

@@ -179,7 +179,15 @@ def _added_variance(halves: Halves, rng: np.random.Generator) -> Predicted:
 def _cancelling_scatter(halves: Halves, rng: np.random.Generator) -> Predicted:
     """Scatter cells so that no mean changes: of each two, one gets both values, one none."""
     pairs, controls = _weak_model(halves, rng)
-    return Predicted(tuple(_paired_off(cells, rng) for cells in pairs), controls)
+    for cells in pairs:
+        half = len(cells) // 2
+        one, other = cells[:half].copy(), cells[half : 2 * half].copy()
+        both = one + other
+        fits = both < BELOW
+        first = rng.random(one.shape) < 0.5
+        cells[:half] = np.where(fits, np.where(first, both, 0.0), one)
+        cells[half : 2 * half] = np.where(fits, np.where(first, 0.0, both), other)
+    return Predicted(pairs, controls)
 
 
 def _log1p_of_counts(halves: Halves, rng: np.random.Generator) -> Predicted:
@@ -253,18 +261,6 @@ def _shifted(halves: Halves, profiles: np.ndarray, rng: np.random.Generator) -> 
         cells = halves.controls[drawn] + (profile - origin).astype(np.float32)
         pairs.append(np.clip(cells, 0.0, BELOW))
     return Predicted(tuple(pairs), halves.controls)
-
-
-def _paired_off(cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    scattered = cells.copy()
-    half = len(cells) // 2
-    one, other = scattered[:half], scattered[half : 2 * half]
-    both = one + other
-    fits = both < BELOW
-    first = rng.random(one.shape) < 0.5
-    scattered[:half] = np.where(fits, np.where(first, both, 0.0), one)
-    scattered[half : 2 * half] = np.where(fits, np.where(first, 0.0, both), other)
-    return scattered
 
 
 def _at_depth(cells: np.ndarray, depth: np.ndarray) -> np.ndarray:

@@ -24,12 +24,13 @@ from harness.kernels import (
     log1p_normalise,
     pick_rows,
 )
+from harness.scoring.group_statistics import dense
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.data import Cells
-    from harness.kernels import BlockStatistics, Groups
+    from harness.kernels import Groups
 
 MILLION = 1e6
 """The library size that cells are scaled to for the rank test, and the most that one may have."""
@@ -46,14 +47,10 @@ _BYTES_PER_VALUE = 40
 
 
 class Counts(Protocol):
-    """Counts by blocks of genes."""
+    """Counts by blocks of genes; `sizes` is the library size of each row."""
 
     genes: tuple[str, ...]
     sizes: np.ndarray
-
-    @property
-    def n_cells(self) -> int:
-        """The number of rows."""
 
     def block(self, start: int, stop: int) -> Any:
         """Return the genes from `start` to `stop`: (n_cells, width), dense or SciPy CSC."""
@@ -82,9 +79,6 @@ class CellCounts:
         self.sizes = np.asarray(cells.library_sizes(), np.float64)
         self._checked = 0
         self._last: tuple[tuple[int, int], Any] = ((0, 0), None)
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
         if not len(self.sizes):
             raise DataError(f"{self.name}: there are no cells. Expected at least one row.")
         if not (self.sizes <= MILLION).all():  # false for NaN, too
@@ -93,11 +87,6 @@ class CellCounts:
                 f"{self.name}: cell {cell} has a total of {self.sizes[cell]:g}. Expected counts of "
                 f"at most {MILLION:,.0f} per cell. Give raw counts, not rescaled ones."
             )
-
-    @property
-    def n_cells(self) -> int:
-        """The number of cells."""
-        return len(self.sizes)
 
     def block(self, start: int, stop: int) -> Any:
         """Return a block of genes, checked when it is read for the first time.
@@ -116,15 +105,19 @@ class CellCounts:
             return
         values = block.data if hasattr(block, "indptr") else np.asarray(block)
         if values.size and not _are_counts(values):
-            dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
-            cell, gene = (int(at) for at in np.argwhere(~_is_count(dense))[0])
+            every = dense(block)
+            cell, gene = (int(at) for at in np.argwhere(~_is_count(every))[0])
             raise DataError(
-                f"{self.name}: a value is no count. Found {float(dense[cell, gene])!r} in cell "
+                f"{self.name}: a value is no count. Found {float(every[cell, gene])!r} in cell "
                 f"{cell} for gene {self.genes[start + gene]!r}, expected whole numbers from 0. "
                 "Give raw counts."
             )
         if start <= self._checked:
             self._checked = stop
+
+
+def _is_csc(block: Any) -> bool:
+    return getattr(block, "format", "dense") == "csc"
 
 
 def _is_count(values: np.ndarray) -> np.ndarray:
@@ -147,15 +140,10 @@ class Picked:
         self.genes = counts.genes
         self.sizes = counts.sizes[rows]
 
-    @property
-    def n_cells(self) -> int:
-        """The number of rows picked."""
-        return len(self.rows)
-
     def block(self, start: int, stop: int) -> Any:
         """Return a block of genes of the rows."""
         block = self.counts.block(start, stop)
-        if getattr(block, "format", "dense") == "csc":
+        if _is_csc(block):
             return pick_rows(block, self.rows)
         return np.asarray(block)[self.rows]
 
@@ -166,47 +154,37 @@ class Rescaled:
     def __init__(self, counts: Counts, factors: np.ndarray, memory: int = 1 << 30) -> None:
         self.counts, self.factors = counts, factors
         self.genes = counts.genes
-        self.sizes = np.zeros(counts.n_cells)
-        for start, stop in blocks(len(self.genes), counts.n_cells, memory):
+        self.sizes = np.zeros(len(counts.sizes))
+        for start, stop in blocks(len(self.genes), len(self.sizes), memory):
             block = self.block(start, stop)
-            if getattr(block, "format", "dense") == "csc":
+            if _is_csc(block):
                 # SciPy sums float32 in float32, whatever is asked of the result.
                 block = block.astype(np.float64)
             self.sizes += np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
 
-    @property
-    def n_cells(self) -> int:
-        """The number of rows."""
-        return len(self.sizes)
-
     def block(self, start: int, stop: int) -> Any:
         """Return a block of genes."""
         block, factors = self.counts.block(start, stop), self.factors[start:stop]
-        if getattr(block, "format", "dense") != "csc":
+        if not _is_csc(block):
             return (np.asarray(block) * factors).astype(np.float32)
         scaled = (block.data * np.repeat(factors, np.diff(block.indptr))).astype(np.float32)
         return sparse.csc_matrix((scaled, block.indices, block.indptr), shape=block.shape)
 
 
 class Stacked:
-    """The rows of one matrix of counts above those of another."""
+    """The rows of several matrices of counts, the first on top."""
 
-    def __init__(self, upper: Counts, lower: Counts) -> None:
-        self.upper, self.lower = upper, lower
-        self.genes = upper.genes
-        self.sizes = np.concatenate([upper.sizes, lower.sizes])
-
-    @property
-    def n_cells(self) -> int:
-        """The number of rows."""
-        return len(self.sizes)
+    def __init__(self, *parts: Counts) -> None:
+        self.parts = parts
+        self.genes = parts[0].genes
+        self.sizes = np.concatenate([part.sizes for part in parts])
 
     def block(self, start: int, stop: int) -> Any:
-        """Return a block of genes of both."""
-        blocks = [part.block(start, stop) for part in (self.upper, self.lower)]
-        if all(getattr(block, "format", "dense") == "csc" for block in blocks):
-            return sparse.vstack(blocks, format="csc")
-        return np.vstack([b.toarray() if hasattr(b, "toarray") else np.asarray(b) for b in blocks])
+        """Return a block of genes of all parts."""
+        found = [part.block(start, stop) for part in self.parts]
+        if all(_is_csc(block) for block in found):
+            return sparse.vstack(found, format="csc")
+        return np.vstack([dense(block) for block in found])
 
 
 @dataclass(frozen=True)
@@ -262,53 +240,38 @@ def measure_counts(
     threads, memory
         How many threads; about how many bytes a block of genes may take.
     """
-    shape = len(counts.genes)
-    parts = [_Part(groups, counts.sizes, shape) for groups in groupings]
+    n_genes = len(counts.genes)
+    depths = [Depths.of(counts.sizes, groups) for groups in groupings]
+    found = []
+    for groups in groupings:
+        raw, bulk, cpm, u, ties = (np.empty((groups.n_groups, n_genes)) for _ in range(5))
+        part = CountStatistics(
+            sizes=groups.sizes(),
+            reference=groups.reference,
+            counts=raw,
+            bulk=bulk,
+            noise=np.zeros(groups.n_groups),
+            cpm=cpm,
+            u=u,
+            ties=ties,
+        )
+        found.append(part)
     workspace = Workspace()
-    for start, stop in blocks(shape, counts.n_cells, memory):
-        block = counts.block(start, stop)
+    for start, stop in blocks(n_genes, len(counts.sizes), memory):
+        block, here = counts.block(start, stop), slice(start, stop)
         # In float64: which cells are tied is decided by the last bit, and the oracle's is float64.
         logs = log1p_normalise(block.astype(np.float64), counts.sizes, MILLION)
         ranked = joint_statistics(logs, groupings, threads=threads, workspace=workspace)
-        for part, found in zip(parts, ranked, strict=True):
-            part.add(start, stop, block, found, threads=threads)
-    return [part.finish() for part in parts]
-
-
-class _Part:
-    """Collects the statistics of one grouping."""
-
-    def __init__(self, groups: Groups, sizes: np.ndarray, n_genes: int) -> None:
-        self.groups, self.depths = groups, Depths.of(sizes, groups)
-        self.counts, self.cpm, self.u, self.ties = (
-            np.empty((groups.n_groups, n_genes)) for _ in range(4)
-        )
-        self.deviations = np.zeros(groups.n_groups)
-
-    def add(
-        self, start: int, stop: int, block: Any, ranked: BlockStatistics, *, threads: int
-    ) -> None:
-        """Take in a block of genes."""
-        sums = count_sums(block, self.groups, self.depths, BULK_TOTAL, threads=threads)
-        self.counts[:, start:stop], self.cpm[:, start:stop] = sums.counts, sums.shares
-        self.deviations += sums.noise
-        self.u[:, start:stop], self.ties[:, start:stop] = ranked.u, ranked.ties
-
-    def finish(self) -> CountStatistics:
-        """Scale what was summed."""
-        sizes = self.groups.sizes()
-        cells = np.maximum(sizes, 1)
-        totals = self.counts.sum(axis=1)
+        for part, groups, depth, ranks in zip(found, groupings, depths, ranked, strict=True):
+            sums = count_sums(block, groups, depth, BULK_TOTAL, threads=threads)
+            part.counts[:, here], part.cpm[:, here] = sums.counts, sums.shares
+            part.noise[:] += sums.noise
+            part.u[:, here], part.ties[:, here] = ranks.u, ranks.ties
+    for part in found:
+        cells, totals = np.maximum(part.sizes, 1), part.counts.sum(axis=1)
         scale = np.divide(BULK_TOTAL, totals, out=np.zeros_like(totals), where=totals > 0)
-        bulk = self.counts * scale[:, None]
-        self.cpm *= (MILLION / cells)[:, None]
-        return CountStatistics(
-            sizes=sizes,
-            reference=self.groups.reference,
-            counts=self.counts,
-            bulk=np.log1p(bulk, out=bulk),
-            noise=np.maximum((cells - 1) / cells * self.deviations, 0.0),
-            cpm=self.cpm,
-            u=self.u,
-            ties=self.ties,
-        )
+        np.multiply(part.counts, scale[:, None], out=part.bulk)
+        np.log1p(part.bulk, out=part.bulk)
+        np.multiply(part.cpm, (MILLION / cells)[:, None], out=part.cpm)
+        np.maximum((cells - 1) / cells * part.noise, 0.0, out=part.noise)
+    return found

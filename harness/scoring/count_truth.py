@@ -6,7 +6,6 @@ controls in a prediction play no part and need not be there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,28 +29,18 @@ NO_TARGETS_METRICS = frozenset({"expr_real_mass_ratio"})
 """Metrics of counts that leave no gene out."""
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The names of one side: what `check_agreement` compares."""
-
-    genes: tuple[str, ...]
-    pairs: frozenset[tuple[str, str]]
-
-
-@dataclass
 class CountTruth:
     """A truth of raw counts, read once for many predictions.
 
+    Labels and scale are checked at once, values when they are read. `labels` has the (context,
+    perturbation) of each group, controls included, in byte order; `groups` the group of each cell.
+
     Parameters
     ----------
-    counts
-        Its cells.
-    labels
-        (context, perturbation) of each group, controls included, in byte order.
-    groups
-        The group of each cell.
-    control_label, name
-        What a control's perturbation is called; what errors call the truth.
+    cells
+        The truth.
+    name
+        What errors call it.
     threads, memory
         How many threads; about how many bytes a block of genes may take.
     no_target_genes
@@ -59,33 +48,21 @@ class CountTruth:
         out then, and names that are no genes are no mistake.
     """
 
-    counts: Counts
-    labels: list[tuple[str, str]]
-    groups: Groups
-    control_label: str
-    name: str = "truth"
-    threads: int = 1
-    memory: int = 1 << 30
-    no_target_genes: bool = False
-
-    @classmethod
-    def read(
-        cls, cells: Cells, name: str, *, threads: int, memory: int, no_target_genes: bool = False
-    ) -> CountTruth:
-        """Check the labels and the scale of a truth; its values are read when they are needed."""
+    def __init__(
+        self,
+        cells: Cells,
+        name: str = "truth",
+        *,
+        threads: int = 1,
+        memory: int = 1 << 30,
+        no_target_genes: bool = False,
+    ) -> None:
         check_genes(tuple(cells.genes), name)
-        counts = CellCounts(cells, name)
-        labels, groups = grouped(cells, name)
-        return cls(
-            counts,
-            labels,
-            groups,
-            cells.control_label,
-            name,
-            threads=threads,
-            memory=memory,
-            no_target_genes=no_target_genes,
-        )
+        self.counts = CellCounts(cells, name)
+        self.labels, self.groups = grouped(cells, name)
+        self.control_label, self.name = cells.control_label, name
+        self.threads, self.memory = threads, memory
+        self.no_target_genes = no_target_genes
 
     @cached_property
     def statistics(self) -> CountStatistics:
@@ -103,10 +80,22 @@ class CountTruth:
 
     def sides_of(self, statistics: CountStatistics, first: int = 0) -> dict[str, CountSide]:
         """Split statistics whose groups from `first` on are the truth's, by context."""
-        return {
-            context: _side(statistics, first + rows, first + self.control_of(context))
-            for context, rows in self.rows.items()
-        }
+        sides = {}
+        for context, rows in self.rows.items():
+            pairs, control = first + rows, first + self.control_of(context)
+            sides[context] = CountSide(
+                bulk=statistics.bulk[pairs],
+                control_bulk=statistics.bulk[control],
+                noise=statistics.noise[pairs],
+                control_noise=float(statistics.noise[control]),
+                cpm=statistics.cpm[pairs],
+                control_cpm=statistics.cpm[control],
+                u=statistics.u[pairs],
+                ties=statistics.ties[pairs],
+                sizes=statistics.sizes[pairs],
+                n_controls=int(statistics.sizes[control]),
+            )
+        return sides
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
@@ -125,18 +114,6 @@ class CountTruth:
         """Return the perturbations of a context."""
         return tuple(self.labels[row][1] for row in self.rows[context])
 
-    @property
-    def names(self) -> Sides:
-        """The genes and the pairs, controls aside."""
-        pairs = {(p, context) for context, p in self.labels if p != self.control_label}
-        return Sides(self.counts.genes, frozenset(pairs))
-
-    @cached_property
-    def control_rows(self) -> np.ndarray:
-        """The rows of control cells."""
-        is_control = np.append(self.groups.is_control, False)  # code -1 is in no group
-        return np.flatnonzero(is_control[self.groups.codes])
-
     def predicted(self, cells: Cells, name: str) -> dict[str, CountSide]:
         """Read a prediction and return its side of each context.
 
@@ -146,8 +123,11 @@ class CountTruth:
             Its values are no counts, or its genes or pairs are not the truth's.
         """
         labels = list(zip(np.asarray(cells.contexts, str), cells.perturbations, strict=True))
-        pairs = {(str(p), str(c)) for c, p in labels if p != self.control_label}
-        check_agreement(self.names, Sides(tuple(cells.genes), frozenset(pairs)), self.name, name)
+        true, pairs = (
+            frozenset((str(p), str(c)) for c, p in found if p != self.control_label)
+            for found in (self.labels, labels)
+        )
+        check_agreement((self.counts.genes, true), (tuple(cells.genes), pairs), self.name, name)
         place = {label: row for row, label in enumerate(self.labels)}
         codes = np.array(
             [-1 if p == self.control_label else place[str(c), str(p)] for c, p in labels], np.int32
@@ -156,8 +136,10 @@ class CountTruth:
 
     def compared(self, counts: Counts, codes: np.ndarray) -> dict[str, CountSide]:
         """Measure cells whose groups are given against the truth's controls."""
-        controls = Picked(self.counts, self.control_rows)
-        joint = np.concatenate([codes, self.groups.codes[self.control_rows]])
+        is_control = np.append(self.groups.is_control, False)  # code -1 is in no group
+        rows = np.flatnonzero(is_control[self.groups.codes])
+        controls = Picked(self.counts, rows)
+        joint = np.concatenate([codes, self.groups.codes[rows]])
         groups = Groups(joint, self.groups.reference)
         return self.sides_of(self.measured(Stacked(counts, controls), [groups])[0])
 
@@ -214,21 +196,6 @@ class CountTruth:
             for metric in chosen:
                 if effects and isinstance(metric.reduce, Ratio):
                     _check_denominator(comparison, metric.reduce.denominator, where)
-
-
-def _side(statistics: CountStatistics, rows: np.ndarray, control: int) -> CountSide:
-    return CountSide(
-        bulk=statistics.bulk[rows],
-        control_bulk=statistics.bulk[control],
-        noise=statistics.noise[rows],
-        control_noise=float(statistics.noise[control]),
-        cpm=statistics.cpm[rows],
-        control_cpm=statistics.cpm[control],
-        u=statistics.u[rows],
-        ties=statistics.ties[rows],
-        sizes=statistics.sizes[rows],
-        n_controls=int(statistics.sizes[control]),
-    )
 
 
 def _check_tested(comparison: CountComparison, where: str) -> None:

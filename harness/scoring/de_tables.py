@@ -8,7 +8,7 @@ leaves some out has decided what counts, and that is a metric's to decide.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,13 @@ def give_tables(sides: Mapping[str, Side], statistics: Statistics, path: str) ->
     contexts = frame["context"].to_numpy()
     for context, side in sides.items():
         here = contexts == context
-        side.given = _table(frame[here], rows[here], columns[here], side.u.shape)
+        values = {name: np.empty(side.u.shape) for name in NUMBERS if name in frame}
+        for name, found in values.items():
+            found[rows[here], columns[here]] = frame.loc[here, name].to_numpy()
+        change = values.get("fold_change")
+        if change is None:
+            change = np.exp2(values["log2_fold_change"])
+        side.given = DETable(values["p_value"], values["fdr"], change)
 
 
 def read_table(path: str) -> pd.DataFrame:
@@ -142,17 +148,3 @@ def _places(
             "without filters."
         )
     return np.array(list(pairs.values()), np.int64)[lines], columns
-
-
-def _table(
-    frame: pd.DataFrame, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]
-) -> DETable:
-    values: dict[str, Any] = {}
-    for name in NUMBERS:
-        if name in frame:
-            values[name] = np.empty(shape)
-            values[name][rows, columns] = frame[name].to_numpy()
-    change = values.get("fold_change")
-    if change is None:
-        change = np.exp2(values["log2_fold_change"])
-    return DETable(values["p_value"], values["fdr"], change)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from harness.data import Cells, Scale
     from harness.kernels import Backend
+    from harness.scoring.checks import Axes
 
 LOG1P_BELOW = 15.0
 """Log1p values lie below this; what does not was never logged."""
@@ -86,17 +87,13 @@ class Statistics:
 
     def rows_of(self, context: str) -> np.ndarray:
         """Return the positions of a context's pairs, without its control."""
-        found = [
-            row
-            for row, (here, name) in enumerate(zip(self.contexts, self.perturbations, strict=True))
-            if here == context and name != self.control_label
-        ]
-        return np.array(found, dtype=np.int64)
+        here = np.asarray(self.contexts) == context
+        return np.flatnonzero(here & (np.asarray(self.perturbations) != self.control_label))
 
     @property
-    def pairs(self) -> frozenset[tuple[str, str]]:
-        """The (perturbation, context) pairs, controls included."""
-        return frozenset(zip(self.perturbations, self.contexts, strict=True))
+    def axes(self) -> Axes:
+        """The genes, and the (perturbation, context) pairs with the controls."""
+        return self.genes, frozenset(zip(self.perturbations, self.contexts, strict=True))
 
 
 def measure(
@@ -136,9 +133,8 @@ def measure(
     shape = (groups.n_groups, len(cells.genes))
     means, u, ties = np.empty(shape), np.empty(shape), np.empty(shape)
     prepare = _Preparation(cells, name)
-    width = ROW_BLOCK if prepare.rows is not None else prepare.width(memory)
-    device = backend or choose("cpu")
-    for start, found in stream_statistics(prepare.blocks(width), groups, device, threads=threads):
+    blocks, device = prepare.blocks(memory), backend or choose("cpu")
+    for start, found in stream_statistics(blocks, groups, device, threads=threads):
         here = slice(start, start + found.u.shape[1])
         means[:, here] = found.sums / sizes[:, None]
         u[:, here], ties[:, here] = found.u, found.ties
@@ -171,7 +167,7 @@ def check_genes(genes: tuple[str, ...], name: str) -> None:
 
 
 def block_width(n_cells: int, n_genes: int, memory: int) -> int:
-    """Return how many genes to read at once: at least sixteen, within `memory` bytes."""
+    """Return the number of genes in a block: at least sixteen, within `memory` bytes."""
     fitting = memory // (_BYTES_PER_VALUE * max(1, n_cells))
     step = STEP if fitting >= STEP else STEP // 16
     return min(n_genes, max(step, fitting // step * step))
@@ -202,6 +198,11 @@ def grouped(cells: Cells, name: str) -> tuple[list[tuple[str, str]], Groups]:
     return labels, Groups(codes.astype(np.int32), reference)
 
 
+def dense(block: Any) -> np.ndarray:
+    """Return a block of genes as a NumPy array."""
+    return np.asarray(block.toarray() if hasattr(block, "toarray") else block)
+
+
 class _Preparation:
     """Reads blocks, brings them to log1p, and refuses values that cannot be on their scale."""
 
@@ -218,15 +219,12 @@ class _Preparation:
         if self.rows is not None:
             self._check_rows(self.rows)
 
-    def width(self, memory: int) -> int:
-        """Return how many genes to read at once; more of a matrix whose zeros are left out."""
-        share = 1.0 if self.strip is None else self.cells.density  # type: ignore[attr-defined]
-        n_stored = int(self.cells.n_cells * share) + 1
-        return block_width(n_stored, len(self.cells.genes), memory)
-
-    def blocks(self, width: int) -> Iterator[tuple[int, Any]]:
+    def blocks(self, memory: int) -> Iterator[tuple[int, Any]]:
         """Yield the first gene of each block, and the block."""
-        n_genes = len(self.cells.genes)
+        n_genes, width = len(self.cells.genes), ROW_BLOCK
+        if self.rows is None:  # more genes fit of a matrix whose zeros are left out
+            share = 1.0 if self.strip is None else self.cells.density  # type: ignore[attr-defined]
+            width = block_width(int(self.cells.n_cells * share) + 1, n_genes, memory)
         for start in range(0, n_genes, width):
             block = self.block(start, min(start + width, n_genes))
             self.single = block.dtype != np.float64
@@ -245,9 +243,9 @@ class _Preparation:
         block: Any = self.cells.gene_block(start, stop)
         values = block.data if hasattr(block, "indptr") else block
         if values.size and not self._possible(values):
-            dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
-            cell, gene = (int(at) for at in np.argwhere(self._wrong(dense))[0])
-            raise self._complaint(cell, start + gene, float(dense[cell, gene]))
+            every = dense(block)
+            cell, gene = (int(at) for at in np.argwhere(self._wrong(every))[0])
+            raise self._complaint(cell, start + gene, float(every[cell, gene]))
         if self.sizes is None or self.targets is None:
             return block
         return log1p_normalise(block, self.sizes, self.targets)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from harness.data import Half, Scale, Screen
-    from harness.scoring.control_predictions import Predicted
     from harness.scoring.truth import PreparedTruth
 
 COLUMNS = ("prediction", "suite", "metric", "version", "context", "perturbation", "value", "reason")
@@ -109,12 +108,13 @@ def check_trust(
     chosen_suites(suites)  # an unknown name is an error before anything is read
     sample = _Sample(store, sampling)
     options = options or ScoringOptions()
-    without_targets = replace(options, no_target_genes=not sample.has_targets)
+    targets = any(store.targets(p) for pairs in sample.pairs.values() for p in pairs)
+    without_targets = replace(options, no_target_genes=not targets)
     scorer = Scorer(sample.truth, suites, options, counts_options=without_targets)
     # Predictions that cheat need to know which genes are called, so ranks are computed in any case.
     plain = Scorer(sample.truth, ["cell-eval:de"], options).truth("log1p")
     if "log1p" in scorer.scales:
-        scorer.adopt("log1p", plain)
+        scorer.truths["log1p"] = plain
     contexts = {context: sample.halves(context, plain) for context in sample.pairs}
     reasons = {kind: missing(kind, list(contexts.values())) for kind in KINDS}
     made = [kind for kind, reason in reasons.items() if not reason]
@@ -154,7 +154,9 @@ class _Sample:
             pairs = {p: rows for p, rows in pairs.items() if len(rows) > 1}
             controls = ranges.get((context, label), np.empty(0, np.int64))
             if len(pairs) > 1 and len(controls) > 1:
-                self.pairs[context] = self._drawn(context, pairs)
+                drawn = sorted(pairs, key=lambda p: _number(f"{sampling.seed}\0{context}\0{p}"))
+                names = sorted(drawn[: max(2, sampling.pairs)])
+                self.pairs[context] = {name: pairs[name] for name in names}
                 self.controls[context] = controls
         if not self.pairs:
             raise DataError(
@@ -163,23 +165,14 @@ class _Sample:
                 f"{listed(sorted({context for context, _ in ranges}))}. Use a larger screen."
             )
 
-    @property
-    def has_targets(self) -> bool:
-        """Whether any perturbation acts on a gene of the screen."""
-        return any(self.store.targets(p) for pairs in self.pairs.values() for p in pairs)
-
     def truth(self, scale: Scale) -> StoreCells:
         """Return the held halves of controls and pairs."""
-        rows, names, contexts = [], [], []
-        for context, pairs in self.pairs.items():
-            groups = {self.store.control_label: self.controls[context], **pairs}
-            for name, found in groups.items():
-                half = self._half(found, "held", context, name)
-                rows.append(half)
-                names.append(np.full(len(half), name))
-                contexts.append(np.full(len(half), context))
-        labels = np.concatenate(names), np.concatenate(contexts)
-        return StoreCells(self._reader, np.concatenate(rows), *labels, scale)
+        halves = {
+            (context, name): self._half(rows, "held", context, name)
+            for context, pairs in self.pairs.items()
+            for name, rows in {self.store.control_label: self.controls[context], **pairs}.items()
+        }
+        return StoreCells(self._reader, *_joined(halves), scale)
 
     def halves(self, context: str, truth: PreparedTruth) -> Halves:
         """Return a context in halves, on the log1p scale; `truth` has its rank tests."""
@@ -187,6 +180,9 @@ class _Sample:
         order = [truth.statistics.perturbations[r] for r in truth.statistics.rows_of(context)]
         column = {gene: at for at, gene in enumerate(self.store.genes)}
         shown = self._half(self.controls[context], "shown", context, label)
+        depth = None
+        if self.store.scale == "counts" and self.store.library_size:
+            depth = self._reader.sizes_of(shown) / self.store.library_size
         conventions = chosen_suites("cell-eval:de")[0][0].conventions
         return Halves(
             perturbations=tuple(order),
@@ -195,35 +191,19 @@ class _Sample:
             controls=self._cells(shown),
             called=truth.sides[context].de(conventions).adjusted,
             targets=tuple(tuple(column[g] for g in self.store.targets(p)) for p in order),
-            depth=self._depth(shown),
+            depth=depth,
         )
 
     def predicted(self, kind: str, contexts: Mapping[str, Halves]) -> ArrayCells:
         """Return a kind of prediction for all contexts."""
-        values, names, labels = [], [], []
+        label, parts = self.store.control_label, {}
         for context, halves in contexts.items():
             rng = np.random.default_rng([self.sampling.seed, _number(context)])
-            found: Predicted = KINDS[kind].make(halves, rng)
-            groups = (
-                (self.store.control_label, found.controls),
-                *zip(halves.perturbations, found.pairs, strict=True),
-            )
-            for name, cells in groups:
-                values.append(cells)
-                names.append(np.full(len(cells), name))
-                labels.append(np.full(len(cells), context))
-        return ArrayCells(
-            np.concatenate(values),
-            np.concatenate(names),
-            np.concatenate(labels),
-            genes=self.store.genes,
-            control_label=self.store.control_label,
-        )
-
-    def _drawn(self, context: str, pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        seed = self.sampling.seed
-        ordered = sorted(pairs, key=lambda name: _number(f"{seed}\0{context}\0{name}"))
-        return {name: pairs[name] for name in sorted(ordered[: max(2, self.sampling.pairs)])}
+            found = KINDS[kind].make(halves, rng)
+            parts[context, label] = found.controls
+            for name, cells in zip(halves.perturbations, found.pairs, strict=True):
+                parts[context, name] = cells
+        return ArrayCells(*_joined(parts), genes=self.store.genes, control_label=label)
 
     def _half(self, rows: np.ndarray, half: Half, context: str, name: str) -> np.ndarray:
         found = halved(rows, half, self.store.fingerprint, context, name)
@@ -238,11 +218,14 @@ class _Sample:
         labels = np.full(len(rows), "")
         return StoreCells(self._reader, rows, labels, labels).dense()
 
-    def _depth(self, rows: np.ndarray) -> np.ndarray | None:
-        if self.store.scale != "counts" or not self.store.library_size:
-            return None
-        sizes: np.ndarray = self._reader.sizes_of(rows) / self.store.library_size
-        return sizes
+
+def _joined(
+    parts: Mapping[tuple[str, str], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join what (context, perturbation) pairs have of cells; beside it the labels of each cell."""
+    sizes = [len(part) for part in parts.values()]
+    contexts, names = (np.repeat([pair[at] for pair in parts], sizes) for at in (0, 1))
+    return np.concatenate(list(parts.values())), names, contexts
 
 
 def _number(text: str) -> int:

@@ -75,31 +75,28 @@ class ScoringOptions:
         if hasattr(source, "gene_block"):
             found: Cells = source
             return found
+        reading: dict[str, Any] = {
+            "perturbation_column": self.perturbation_column,
+            "context_column": self.context_column,
+            "control_label": self.control,
+            "scale": self.scale,
+        }
         if isinstance(source, str | os.PathLike):
             from harness.data import open_predictions
 
-            return open_predictions(
-                os.fspath(source),
-                perturbation_column=self.perturbation_column,
-                context_column=self.context_column,
-                control_label=self.control,
-                scale=self.scale,
-                limits=Limits(self.n_threads, self.memory_bytes),
-            )
+            limits = Limits(self.n_threads, self.memory_bytes)
+            return open_predictions(os.fspath(source), **reading, limits=limits)
         if hasattr(source, "obs") and hasattr(source, "var_names"):
-            return anndata_cells(
-                source,
-                perturbation_column=self.perturbation_column,
-                context_column=self.context_column,
-                control_label=self.control,
-                scale=self.scale,
-                name=name,
-                threads=self.n_threads,
-            )
+            return anndata_cells(source, **reading, name=name, threads=self.n_threads)
         raise TypeError(
             f"{name} is a {type(source).__name__}; expected a path, an AnnData object, or an "
             "object with `gene_block` (harness.data.cells.Cells)."
         )
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The keywords `threads` and `memory` (bytes) of functions that stream cells."""
+        return {"threads": self.n_threads, "memory": self.memory_bytes}
 
     @property
     def device(self) -> Backend:

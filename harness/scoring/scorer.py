@@ -16,20 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.errors import UnknownNameError
-from harness.metrics import (
-    Comparison,
-    Side,
-    registered,
-    registered_suites,
-    suite_named,
-)
+from harness.metrics import Comparison, Side, registered, registered_suites, suite_named
 from harness.scoring.anchors import SUITE
-from harness.scoring.cell_distances import distances_apart
+from harness.scoring.cell_distances import distances_apart, energy_distances
 from harness.scoring.checks import check_agreement, check_scales
 from harness.scoring.de_tables import give_tables
+from harness.scoring.group_statistics import measure
 from harness.scoring.options import CONTROL_LABEL, PERTURBATION_COLUMN, ScoringOptions
 from harness.scoring.scores import Scores
-from harness.scoring.truth import PreparedTruth, add_energy, energy_of, group_statistics, sides_of
+from harness.scoring.truth import PreparedTruth, add_energy, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -163,14 +158,16 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     for one, members in chosen:
         plain = {at: _comparison(truth, at, side, one) for at, side in sides.items()}
         for context in sides or counted:
-            compared = [
-                (metric, (counted if "counts" in metric.needs else plain)[context])
-                for metric in members
-            ]
-            rows.append(_rows(context, one, compared))
-    frame = pd.concat(rows, ignore_index=True)
-    path = PurePath(name)
-    return Scores(frame, name=path.stem if path.suffix in SUFFIXES else path.name)
+            for metric in members:
+                compared = (counted if "counts" in metric.needs else plain)[context]
+                rows.append(_rows(context, one, metric, compared))
+    return Scores(pd.concat(rows, ignore_index=True), name=prediction_name(name))
+
+
+def prediction_name(path: str) -> str:
+    """Name a prediction by its file, without the extension."""
+    pure = PurePath(path.rstrip("/"))
+    return pure.stem if pure.suffix in SUFFIXES else pure.name
 
 
 def _needs(chosen: Iterable[tuple[Suite, tuple[Metric, ...]]]) -> frozenset[Need]:
@@ -183,19 +180,14 @@ def _predicted(
     """Return a prediction's side of each context, for metrics of log1p values."""
     if truth.options.prediction_scale is None:
         check_scales(truth.statistics.scale, cells, truth.name, name)
-    found = group_statistics(cells, truth.options.for_prediction, name)
-    check_agreement(truth.statistics, found, truth.name, name)
+    options = truth.options.for_prediction
+    found = measure(cells, name=name, scale=options.scale, backend=options.device, **options.limits)
+    check_agreement(truth.statistics.axes, found.axes, truth.name, name)
     sides = dict(sides_of(found))
     if "energy" in needs:
-        add_energy(sides, found, energy_of(cells, truth.options, name))
+        add_energy(sides, found, energy_distances(cells, name=name, **options.limits))
     if "populations" in needs:
-        apart = distances_apart(
-            truth.cells,
-            cells,
-            truth.statistics.means,
-            threads=truth.options.n_threads,
-            memory=truth.options.memory_bytes,
-        )
+        apart = distances_apart(truth.cells, cells, truth.statistics.means, **options.limits)
         for context, side in sides.items():
             side.apart = apart.of(found.rows_of(context))
     return sides
@@ -274,16 +266,13 @@ class Scorer:
             others = [name for name in self.suites if name not in of_counts]
             by_scale: dict[Scale | None, list[str]] = {"log1p": others, "counts": of_counts}
             self.scales = {scale: names for scale, names in by_scale.items() if names}
-        self._truths: dict[Scale | None, PreparedTruth] = {}
-
-    def adopt(self, scale: Scale | None, truth: PreparedTruth) -> None:
-        """Take over a truth that was prepared elsewhere."""
-        self._truths[scale] = truth
+        self.truths: dict[Scale | None, PreparedTruth] = {}
+        """By scale, as far as they are prepared; one that was prepared elsewhere may be put in."""
 
     def truth(self, scale: Scale | None) -> PreparedTruth:
         """Return the truth's part of the scores on a scale."""
-        if scale in self._truths:
-            return self._truths[scale]
+        if scale in self.truths:
+            return self.truths[scale]
         names = self.scales[scale]
         key = (self.key, self.options, tuple(names), self.metrics)
         if self.key is not None and scale in _LAST_TRUTH and _LAST_TRUTH[scale][0] == key:
@@ -291,10 +280,9 @@ class Scorer:
         else:
             if self.key is not None:
                 _LAST_TRUTH.pop(scale, None)  # before the next one is read
-            options = self.counts_options if scale == "counts" else self.options
             prepared = prepare(
                 self.source(scale) if callable(self.source) else self.source,
-                options,
+                self.counts_options if scale == "counts" else self.options,
                 suite=names,
                 metrics=self.metrics,
                 reference=self.reference,
@@ -302,7 +290,7 @@ class Scorer:
             )
             if self.key is not None:
                 _LAST_TRUTH[scale] = key, prepared
-        self._truths[scale] = prepared
+        self.truths[scale] = prepared
         return prepared
 
     def score(
@@ -328,16 +316,8 @@ class Scorer:
         for scale, names in self.scales.items():
             truth = self.truth(scale)
             cells = prediction(scale) if callable(prediction) else prediction
-            parts.append(
-                score(
-                    truth,
-                    cells,
-                    suite=names,
-                    metrics=self.metrics,
-                    de_table=de_table,
-                    strict=strict,
-                )
-            )
+            asked: dict[str, Any] = {"suite": names, "metrics": self.metrics}
+            parts.append(score(truth, cells, **asked, de_table=de_table, strict=strict))
             if with_ends and SUITE in names:
                 scales[SUITE] = truth.ends
         if len(parts) == 1 and not scales:
@@ -367,22 +347,18 @@ def _comparison(truth: PreparedTruth, context: str, side: Side, suite: Suite) ->
 
 
 def _rows(
-    context: str, suite: Suite, compared: Sequence[tuple[Metric, Comparison | CountComparison]]
+    context: str, suite: Suite, metric: Metric, compared: Comparison | CountComparison
 ) -> pd.DataFrame:
-    parts = []
-    for metric, comparison in compared:
-        found = metric(comparison)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "suite": suite.name,
-                    "metric": metric.name,
-                    "version": metric.version,
-                    "context": context,
-                    "perturbation": comparison.perturbations,
-                    "value": found.values,
-                    "reason": found.reasons,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+    """Compute a metric in a context: a row for each pair."""
+    found = metric(compared)
+    return pd.DataFrame(
+        {
+            "suite": suite.name,
+            "metric": metric.name,
+            "version": metric.version,
+            "context": context,
+            "perturbation": compared.perturbations,
+            "value": found.values,
+            "reason": found.reasons,
+        }
+    )

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.25, 0.5, 0.75)
 
+WITHOUT_ROW = frozenset({NO_CHANGE, TOO_FEW_GENES})
+"""Reasons for which the oracle has no row, rather than NaN."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -63,9 +66,12 @@ class Scores:
         The column `context` stands before `perturbation` where there are several contexts. Suites
         whose oracle writes them long have a row for each metric and pair.
         """
-        if _is_long(suite):
-            return long_results(self._part(suite))
-        return _wide(self._part(suite), "value")
+        part = self._part(suite)
+        if not _is_long(suite):
+            return _wide(part, "value")
+        kept = part[~part["metric"].map(_is_ratio) & ~part["reason"].isin(WITHOUT_ROW)]
+        context = ["context"] if part["context"].nunique() > 1 else []
+        return kept[[*context, "perturbation", "metric", "value"]].reset_index(drop=True)
 
     def means(self, suite: str) -> dict[str, float]:
         """Return each metric's mean over pairs as the oracle aggregates it.
@@ -74,7 +80,8 @@ class Scores:
         suites in long form, the mean over contexts of `by_context`.
         """
         if _is_long(suite):
-            return long_means(self._part(suite))
+            table = self.by_context(suite).groupby("metric", sort=False)["value"]
+            return {str(name): float(np.mean(values)) for name, values in table}
         return dict(self.aggregate(suite).set_index("statistic").loc["mean"])
 
     def by_context(self, suite: str) -> pd.DataFrame:
@@ -82,13 +89,31 @@ class Scores:
 
         The mean over what is defined, or what the metric declares instead (a ratio of sums).
         """
-        return context_aggregates(self._part(suite))
+        rows = [
+            (context, name, value)
+            for context, _, found in _aggregated(self._part(suite))
+            for name, value in found.items()
+        ]
+        return pd.DataFrame(rows, columns=["context", "metric", "value"])
 
     def aggregate(self, suite: str) -> pd.DataFrame:
-        """Return the statistics of a suite's columns as ``agg_results.csv`` has them."""
+        """Return the statistics of a suite's columns as ``agg_results.csv`` has them.
+
+        Suites in long form with several contexts have a block of rows for each, its name in the
+        first column.
+        """
         part = self._part(suite)
         if _is_long(suite):
-            return long_statistics(part)
+            tables = []
+            for context, table, found in _aggregated(part):
+                described = {
+                    str(name): _long_statistics(str(name), rows, found[str(name)])
+                    for name, rows in table.groupby("metric")
+                }
+                tables.append(pd.DataFrame(described).rename_axis("statistic").reset_index())
+                tables[-1].insert(0, "context", context)
+            joined = pd.concat(tables, ignore_index=True)
+            return joined if len(tables) > 1 else joined.drop(columns="context")
         columns = {}
         for metric, rows in part.groupby("metric", sort=False):
             present = rows.loc[rows["reason"] != NO_TRUE_GENES, "value"].to_numpy()
@@ -105,8 +130,11 @@ class Scores:
         """
         home = paths.join(str(folder), self.name)
         for suite in self.suites:
-            part = self._part(suite)
-            results = _results_text(part, suite)
+            if _is_long(suite):
+                results = self.results(suite).to_csv(index=False, na_rep="NaN")
+            else:
+                part = self._part(suite)
+                results = _wide(part.assign(text=_texts(part)), "text").to_csv(index=False)
             statistics = self.aggregate(suite).to_csv(index=False, na_rep="NaN")
             place = paths.join(home, suite.replace(":", "-"))
             paths.write_atomic(paths.join(place, "results.csv"), results)
@@ -123,12 +151,6 @@ class Scores:
 def _is_long(suite: str) -> bool:
     known = registered_suites().get(suite)
     return known is not None and known.form == "long"
-
-
-def _results_text(part: pd.DataFrame, suite: str) -> str:
-    if _is_long(suite):
-        return str(long_results(part).to_csv(index=False, na_rep="NaN"))
-    return str(_wide(part.assign(text=_texts(part)), "text").to_csv(index=False))
 
 
 def _wide(part: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -163,68 +185,15 @@ def _statistics(values: np.ndarray, n_missing: int) -> pd.Series[float]:
     return pd.Series(rows)
 
 
-WITHOUT_ROW = frozenset({NO_CHANGE, TOO_FEW_GENES})
-"""Reasons for which the oracle has no row, rather than NaN."""
-
-
-def long_results(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one suite as ``results.csv`` has them.
-
-    Columns perturbation, metric, value; `context` before them where there are several.
-    """
-    ratio = part["metric"].map(_is_ratio)
-    kept = part[~ratio & ~part["reason"].isin(WITHOUT_ROW)]
-    columns = ["perturbation", "metric", "value"]
-    columns = ["context", *columns] if part["context"].nunique() > 1 else columns
-    return kept[columns].reset_index(drop=True)
-
-
-def context_aggregates(part: pd.DataFrame) -> pd.DataFrame:
-    """Return each metric's aggregate in each context: columns context, metric, value."""
-    rows = [
-        (context, name, value)
-        for context, table in _contexts(part)
-        for name, value in aggregates(_values(table)).items()
-    ]
-    return pd.DataFrame(rows, columns=["context", "metric", "value"])
-
-
-def long_means(part: pd.DataFrame) -> dict[str, float]:
-    """Return each metric's aggregate, averaged over contexts."""
-    table = context_aggregates(part).groupby("metric", sort=False)["value"]
-    return {str(name): float(np.mean(values)) for name, values in table}
-
-
-def long_statistics(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the statistics of one suite as ``agg_results.csv`` has them, metrics by name.
-
-    With several contexts a block of rows for each, its name in the first column.
-    """
-    tables = []
-    for context, table in _contexts(part):
-        found, columns = aggregates(_values(table)), {}
-        for name, rows in table.groupby("metric"):
-            columns[str(name)] = _long_statistics(str(name), rows, found[str(name)])
-        statistics = pd.DataFrame(columns).rename_axis("statistic").reset_index()
-        statistics.insert(0, "context", context)
-        tables.append(statistics)
-    joined = pd.concat(tables, ignore_index=True)
-    return joined if len(tables) > 1 else joined.drop(columns="context")
+def _aggregated(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, dict[str, float]]]:
+    """Yield each context, its rows, and the aggregate of each metric there."""
+    for context, table in part.groupby("context", sort=False):
+        metrics = table.groupby("metric", sort=False)["value"]
+        yield str(context), table, aggregates({str(n): v.to_numpy() for n, v in metrics})
 
 
 def _is_ratio(name: str) -> bool:
     return isinstance(metric_named(name).reduce, Ratio)
-
-
-def _contexts(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for context, table in part.groupby("context", sort=False):
-        yield str(context), table
-
-
-def _values(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {
-        str(name): rows["value"].to_numpy() for name, rows in table.groupby("metric", sort=False)
-    }
 
 
 def _long_statistics(name: str, rows: pd.DataFrame, aggregate: float) -> pd.Series[float]:

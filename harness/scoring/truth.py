@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -58,6 +58,7 @@ class PreparedTruth:
     options: ScoringOptions
     name: str = "truth"
     reference: str | None = None
+    _anchors: dict[str, Anchors] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def cells(self) -> Cells:
@@ -69,7 +70,11 @@ class PreparedTruth:
         """Means and rank sums of log1p values."""
 
         def make() -> Values:
-            return vars(group_statistics(self.cells, self.options, self.name))
+            how = self.options
+            found = measure(
+                self.cells, name=self.name, scale=how.scale, backend=how.device, **how.limits
+            )
+            return vars(found)
 
         return Statistics(**self._part("statistics", make))
 
@@ -81,12 +86,9 @@ class PreparedTruth:
     @cached_property
     def counted(self) -> CountTruth:
         """The truth as metrics of raw counts need it."""
-        counted = CountTruth.read(
-            self.cells,
-            self.name,
-            threads=self.options.n_threads,
-            memory=self.options.memory_bytes,
-            no_target_genes=self.options.no_target_genes,
+        no_targets = self.options.no_target_genes
+        counted = CountTruth(
+            self.cells, self.name, no_target_genes=no_targets, **self.options.limits
         )
         kept = self._part("counts", lambda: vars(counted.statistics))
         counted.statistics = CountStatistics(**kept)
@@ -97,14 +99,12 @@ class PreparedTruth:
         said = [f"{name}@{registered()[name].version}" for name in names]
         said.append(f"targets left out: {not self.options.no_target_genes}")
         digest = blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
-        make = lambda: vars(anchors(self.counted, names))  # noqa: E731
         if digest not in self._anchors:
-            self._anchors[digest] = Anchors(**self._part("anchors", make, variant=f"-{digest}"))
+            found = self._part(
+                "anchors", lambda: vars(anchors(self.counted, names)), variant=f"-{digest}"
+            )
+            self._anchors[digest] = Anchors(**found)
         return self._anchors[digest]
-
-    @cached_property
-    def _anchors(self) -> dict[str, Anchors]:
-        return {}
 
     @cached_property
     def ends(self) -> tuple[Ends, str]:
@@ -119,19 +119,17 @@ class PreparedTruth:
         if needs - {"counts"}:
             _ = self.sides
         if "energy" in needs and any(side.energy is None for side in self.sides.values()):
-
-            def make() -> Values:
-                return {"energy": energy_of(self.cells, self.options, self.name)}
-
-            add_energy(self.sides, self.statistics, self._part("energy", make)["energy"])
+            found = self._part(
+                "energy",
+                lambda: {
+                    "energy": energy_distances(self.cells, name=self.name, **self.options.limits)
+                },
+            )
+            add_energy(self.sides, self.statistics, found["energy"])
         if "counts" in needs:
             _ = self.counted.sides
-        if not needs & {"counts", "populations"}:
-            self._release()
-
-    def _release(self) -> None:
-        """Let go of a matrix that was read from a file; who needs it after all reads it again."""
-        if isinstance(self.source, str | os.PathLike):
+        # A matrix that was read from a file goes; who needs it after all reads it again.
+        if not needs & {"counts", "populations"} and isinstance(self.source, str | os.PathLike):
             vars(self).pop("cells", None)
 
     @cached_property
@@ -146,24 +144,6 @@ class PreparedTruth:
             return make()
         cache = TruthCache(self.reference)
         return cache.part(self._key, name + variant, VERSIONS[name], make)
-
-
-def group_statistics(cells: Cells, options: ScoringOptions, name: str) -> Statistics:
-    """Return the means and rank sums of one side's groups."""
-    return measure(
-        cells,
-        name=name,
-        scale=options.scale,
-        threads=options.n_threads,
-        memory=options.memory_bytes,
-        backend=options.device,
-    )
-
-
-def energy_of(cells: Cells, options: ScoringOptions, name: str) -> np.ndarray:
-    """Return the energy distance of each of one side's groups to its controls: (n_groups,)."""
-    threads, memory = options.n_threads, options.memory_bytes
-    return energy_distances(cells, name=name, threads=threads, memory=memory)
 
 
 def sides_of(statistics: Statistics) -> Iterator[tuple[str, Side]]:
@@ -202,7 +182,7 @@ def add_energy(sides: dict[str, Side], statistics: Statistics, found: np.ndarray
 
 
 def truth_key(source: Any, options: ScoringOptions, folder: str) -> str | None:
-    """Return what identifies a truth; None where nothing does, as for matrices in memory.
+    """Identify a truth by its content and how it is read; None for matrices in memory.
 
     Parameters
     ----------

@@ -235,7 +235,7 @@ def test_aggregates_pass_over_what_is_undefined() -> None:
 def test_counts_are_checked_as_they_are_read() -> None:
     read = CellCounts(cells(cases2026.SIMULATED["integers"]().truth), "truth")
     assert read.block(0, 4).dtype == np.int64
-    assert read.n_cells == read.cells.n_cells
+    assert len(read.sizes) == read.cells.n_cells
 
 
 # --- anchors ---------------------------------------------------------------------------------
