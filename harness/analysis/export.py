@@ -35,7 +35,13 @@ def export_results(results: Results, path: str, form: Form) -> None:
     if form in ("csv", "parquet"):
         write_frame(results.scores, path, "csv" if form == "csv" else "parquet")
     elif form == "zarr":
-        _write_zarr(results.to_xarray(by_context=True), path)
+        if paths.exists(path):
+            raise FileExistsError(f"{path} exists. Remove it, or give another name.")
+        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+            scratch = Path(folder, "cube.zarr")
+            cube = results.to_xarray(by_context=True)
+            cube.to_zarr(scratch, zarr_format=3, consolidated=False)
+            paths.publish(str(scratch), path, last="zarr.json")
     else:
         _write_netcdf(results.to_xarray(by_context=True), path)
 
@@ -48,15 +54,6 @@ def write_frame(frame: pd.DataFrame, path: str, form: Literal["csv", "parquet"])
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     paths.write_atomic(path, buffer.getvalue())
-
-
-def _write_zarr(cube: xr.Dataset, path: str) -> None:
-    if paths.exists(path):
-        raise FileExistsError(f"{path} exists. Remove it, or give another name.")
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        scratch = Path(folder, "cube.zarr")
-        cube.to_zarr(scratch, zarr_format=3, consolidated=False)
-        paths.publish(str(scratch), path, last="zarr.json")
 
 
 def _write_netcdf(cube: xr.Dataset, path: str) -> None:

@@ -61,11 +61,20 @@ def _make_views(connection: Any, results: Results) -> None:
     files = list(_files(results))
     if files and not any(paths.is_remote(file) for file in files):
         connection.read_parquet(files).create_view("score_rows")
-        _refuse_versions(connection)
+        mixed = connection.sql(
+            "select suite, metric from score_rows group by all having count(distinct version) > 1"
+        ).fetchall()
+        if mixed:
+            name = " ".join(mixed[0])
+            raise DataError(
+                f"suite metric {name}: results of different version cannot be compared. "
+                "Score the older ones again, or ask for the runs one by one."
+            )
     else:
         rows = pa.Table.from_pandas(results.rows, SCHEMA, preserve_index=False)
         connection.register("score_rows", rows)
-    factors = "".join(f', trials."{_quoted(name)}"' for name in results.factors)
+    quoted = (name.replace('"', '""') for name in results.factors)
+    factors = "".join(f', trials."{name}"' for name in quoted)
     connection.execute(
         f"create view scores as select score_rows.*{factors} from score_rows "  # noqa: S608 - names of columns, quoted
         "join trials using (trial)"
@@ -82,18 +91,6 @@ def _files(results: Results) -> Iterator[str]:
         yield from (paths.join(folder, name) for name in names if name in present)
 
 
-def _refuse_versions(connection: Any) -> None:
-    """Raise where a metric has several versions: they are not one quantity."""
-    mixed = connection.sql(
-        "select suite, metric from score_rows group by all having count(distinct version) > 1"
-    ).fetchall()
-    if mixed:
-        raise DataError(
-            f"suite metric {' '.join(mixed[0])}: results of different version cannot be compared. "
-            "Score the older ones again, or ask for the runs one by one."
-        )
-
-
 def _trials(trials: pd.DataFrame) -> pa.Table:
     """Return trials as Arrow has them; a column of several types as texts."""
     columns = {}
@@ -104,7 +101,3 @@ def _trials(trials: pd.DataFrame) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             columns[str(name)] = pa.array([None if v is None else str(v) for v in values])
     return pa.table(columns)
-
-
-def _quoted(name: str) -> str:
-    return name.replace('"', '""')

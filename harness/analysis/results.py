@@ -123,16 +123,6 @@ _AT_ONCE = 1024  # files of scores read and then joined: what is held of them tw
 # --- score files --------------------------------------------------------------------------------
 
 
-def _check_named(scores: pd.DataFrame, trials: pd.DataFrame) -> None:
-    """Raise where scores are of a trial that nothing is known of."""
-    known = {*trials["trial"]}
-    if unknown := sorted(str(trial) for trial in {*scores["trial"]} - known):
-        raise ValueError(
-            f"There are scores of {listed(unknown)}, which {'are' if unknown[1:] else 'is'} not "
-            f"among the {len(trials)} trials given. Give every trial that was scored."
-        )
-
-
 def write_scores(path: str, frame: pd.DataFrame) -> None:
     """Write score rows whole: a reader sees the old file, the new one or none.
 
@@ -196,8 +186,10 @@ def _tables_of(trials: pd.DataFrame) -> Iterator[pa.Table]:
 
 def _read_files(folder: str, names: list[str]) -> pa.Table:
     try:
-        if paths.is_remote(folder):
-            return _fetched([paths.join(folder, name) for name in names])
+        if paths.is_remote(folder):  # one request a file, where Arrow would take four
+            read = paths.read_each([paths.join(folder, name) for name in names])
+            tables = [pq.read_table(pa.BufferReader(part), schema=SCHEMA) for part in read if part]
+            return pa.concat_tables([SCHEMA.empty_table(), *tables])
         root = Path(folder.removeprefix("file://"))
         files = [str(root / name) for name in names]
         return ds.dataset(files, schema=SCHEMA, format="parquet").to_table()
@@ -206,17 +198,6 @@ def _read_files(folder: str, names: list[str]) -> pa.Table:
             f"{folder}: a file of scores cannot be read: {error} Expected what the harness wrote. "
             "Remove that file and its trial's folder, and run the job again."
         ) from error
-
-
-def _fetched(files: list[str]) -> pa.Table:
-    """Read files of an object store: by one request each, where Arrow would take four."""
-    tables = [SCHEMA.empty_table()]
-    tables += [
-        pq.read_table(pa.BufferReader(part), schema=SCHEMA)
-        for part in paths.read_each(files)
-        if part
-    ]
-    return pa.concat_tables(tables)
 
 
 # --- the results of runs ------------------------------------------------------------------------
@@ -280,17 +261,15 @@ class Results:
         ValueError
             A score is of a trial that is not among `trials`.
         """
-        _check_named(scores, trials)
+        if unknown := sorted(str(trial) for trial in {*scores["trial"]} - {*trials["trial"]}):
+            raise ValueError(
+                f"There are scores of {listed(unknown)}, which {'are' if unknown[1:] else 'is'} "
+                f"not among the {len(trials)} trials given. Give every trial that was scored."
+            )
         results = cls.__new__(cls)
         results.runs, results.n_unplanned = (), 0
-        defaults: dict[str, Any] = {
-            "state": "done",
-            "run": "",
-            "dataset": "",
-            "split": "",
-            "fold": 0,
-            "seed": 0,
-        }
+        defaults: dict[str, Any] = {"state": "done", "run": "", "dataset": "", "split": ""}
+        defaults |= {"fold": 0, "seed": 0}
         absent = {name: value for name, value in defaults.items() if name not in trials}
         known = trials.astype(object).where(trials.notna(), None)
         columns = {str(name): column_of(known[name].tolist()) for name in known}

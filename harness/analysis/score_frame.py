@@ -105,11 +105,17 @@ def make_cube(
     cube = xr.Dataset({"score": (dims, score), "reason": (dims, reason)})
     cube["reason"].attrs["reasons"] = reasons
     versions = rows["version"].to_numpy()[np.unique(metric, return_index=True)[1]]
+    suite, label = metrics["suite"], metrics["metric"]
+    label = suite + ":" + label if suite.nunique() > 1 else label
+    chosen = trials.set_index("trial").loc[names.cat.categories]
+    of_trial: dict[str, Any] = {name: ("trial", _storable(chosen[name])) for name in factors}
     return cube.assign_coords(
         trial=names.cat.categories.to_numpy(dtype=object),
-        **_factor_coordinates(trials, names.cat.categories, factors),
+        **of_trial,
         **coordinates,
-        **_metric_coordinates(metrics, versions),
+        metric=label.to_numpy(dtype=object),
+        suite=("metric", suite.to_numpy(dtype=object)),
+        version=("metric", versions),
     )
 
 
@@ -136,34 +142,14 @@ def _by_context(rows: pd.DataFrame) -> tuple[dict[str, int], list[Any], dict[str
 def _by_pair(rows: pd.DataFrame) -> tuple[dict[str, int], list[Any], dict[str, Any]]:
     """Return the same for one dimension of pairs."""
     pair, pairs = _combinations(rows, ["context", "perturbation"])
-    return {"perturbation": len(pairs)}, [pair], _pair_coordinates(pairs)
-
-
-def _pair_coordinates(pairs: pd.DataFrame) -> dict[str, Any]:
-    several = pairs["context"].nunique() > 1
-    label = pairs["perturbation"] + "|" + pairs["context"] if several else pairs["perturbation"]
-    return {
+    context, name = pairs["context"], pairs["perturbation"]
+    label = name + "|" + context if context.nunique() > 1 else name
+    coordinates = {
         "perturbation": label.to_numpy(dtype=object),
-        "perturbation_name": ("perturbation", pairs["perturbation"].to_numpy(dtype=object)),
-        "context": ("perturbation", pairs["context"].to_numpy(dtype=object)),
+        "perturbation_name": ("perturbation", name.to_numpy(dtype=object)),
+        "context": ("perturbation", context.to_numpy(dtype=object)),
     }
-
-
-def _metric_coordinates(metrics: pd.DataFrame, versions: NDArray[Any]) -> dict[str, Any]:
-    several = metrics["suite"].nunique() > 1
-    label = metrics["suite"] + ":" + metrics["metric"] if several else metrics["metric"]
-    return {
-        "metric": label.to_numpy(dtype=object),
-        "suite": ("metric", metrics["suite"].to_numpy(dtype=object)),
-        "version": ("metric", versions),
-    }
-
-
-def _factor_coordinates(
-    trials: pd.DataFrame, names: pd.Index[Any], factors: Sequence[str]
-) -> dict[str, Any]:
-    chosen = trials.set_index("trial").loc[names]
-    return {name: ("trial", _storable(chosen[name])) for name in factors}
+    return {"perturbation": len(pairs)}, [pair], coordinates
 
 
 def _storable(values: pd.Series[Any]) -> NDArray[Any]:

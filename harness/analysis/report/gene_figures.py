@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.analysis.report.plotly_figures import Figure, finite
+from harness.analysis.report.plotly_figures import Figure, axes, finite
 from harness.analysis.tables.pair_properties import truths_of
 from harness.data import open_predictions
 from harness.metrics import suite_named
@@ -42,7 +42,8 @@ def gene_figures(results: Results, comparison: pd.DataFrame) -> Iterator[Figure]
     truths = _truths(results)
     if not truths:
         return
-    chosen = sorted(truths, key=lambda pair: -_size(*truths[pair]))[:MOST_PAIRS]
+    size = {p: float(np.linalg.norm(side.effect[row])) for p, (_, side, row) in truths.items()}
+    chosen = sorted(truths, key=lambda pair: -size[pair])[:MOST_PAIRS]
     volcanoes = {_label(pair): _volcano(*truths[pair]) for pair in chosen}
     yield Figure(
         "volcano",
@@ -78,10 +79,6 @@ def _truths(results: Results) -> dict[Pair, tuple[Statistics, Side, int]]:
     return found
 
 
-def _size(statistics: Statistics, side: Side, row: int) -> float:
-    return float(np.linalg.norm(side.effect[row]))
-
-
 def _largest(side: Side, row: int) -> np.ndarray:
     return np.argsort(-np.abs(side.effect[row]), kind="stable")[:MOST_GENES]
 
@@ -108,10 +105,7 @@ def _volcano(statistics: Statistics, side: Side, row: int) -> dict[str, Any]:
             }
             for label, where in (("called", called), ("not called", ~called))
         ],
-        "layout": {
-            "xaxis": {"title": {"text": "log2 fold change"}},
-            "yaxis": {"title": {"text": "−log10 adjusted p"}},
-        },
+        "layout": axes("log2 fold change", "−log10 adjusted p"),
     }
 
 
@@ -126,7 +120,8 @@ def _against(
     true = side.effect[row, genes]
     names = np.array(statistics.genes)[genes].tolist()
     traces: list[dict[str, Any]] = []
-    for model in _best_models(comparison):
+    ranked = comparison[comparison["role"] != "ceiling"]  # best first
+    for model in [*dict.fromkeys(str(name) for name in ranked["model"])][:MOST_MODELS]:
         predicted = _predicted(results, model, pair, len(statistics.genes))
         if predicted is not None:
             traces.append(
@@ -146,13 +141,7 @@ def _against(
     if traces:
         line = {"type": "scatter", "mode": "lines", "name": "equal", "x": ends, "y": ends}
         traces.append(line | {"hoverinfo": "skip"})
-    axes = {"xaxis": {"title": {"text": "true"}}, "yaxis": {"title": {"text": "predicted"}}}
-    return {"data": traces, "layout": axes}
-
-
-def _best_models(comparison: pd.DataFrame) -> list[str]:
-    ranked = comparison[comparison["role"] != "ceiling"]
-    return list(dict.fromkeys(str(model) for model in ranked["model"]))[:MOST_MODELS]
+    return {"data": traces, "layout": axes("true", "predicted")}
 
 
 def _predicted(results: Results, model: str, pair: Pair, n_genes: int) -> np.ndarray | None:

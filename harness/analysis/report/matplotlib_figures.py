@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.analysis.report.plotly_figures import MOST_ROWS, titles
+from harness.analysis.report.plotly_figures import (
+    MOST_ROWS,
+    blocks_of,
+    headline,
+    interval,
+    scored,
+    titles,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +53,7 @@ def _figures(
     for name, part in _blocks(comparison):
         yield f"scores-{name}", partial(_forest, part, comparison)
     for name, part in _blocks(cost):
-        score = "combined" if part["combined"].notna().any() else "mean_rank"
+        score = headline(part)
         rows = part[part[score].notna() & (part["seconds"] > 0)]
         if len(rows):
             yield f"cost-{name}", partial(_cost, rows, score)
@@ -65,18 +72,14 @@ def _encoded(figure: Any, form: str) -> bytes:
 def _forest(part: pd.DataFrame, table: Table) -> Any:
     from matplotlib.figure import Figure
 
-    names = [scale.name for scale in table.scales if part[scale.name].notna().any()]
-    if part["combined"].notna().any():
-        names.insert(0, "combined")
+    names = scored(part, table)
     rows = part.iloc[:MOST_ROWS]
     place = np.arange(len(rows))[::-1]
     figure = Figure(figsize=(1.2 + 1.7 * len(names), 0.6 + 0.2 * len(rows)))
     for axes, name in zip(
         np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True
     ):
-        mean, low, high = (
-            rows[one].to_numpy(dtype=float) for one in (name, f"{name}_low", f"{name}_high")
-        )
+        mean, low, high = interval(rows, name)
         for role, marker in (("ceiling", "D"), ("baseline", "s"), ("", "o")):
             at = (rows["role"] == role).to_numpy()
             errors = [np.nan_to_num(mean - low)[at], np.nan_to_num(high - mean)[at]]
@@ -147,9 +150,6 @@ def _critical_differences(part: pd.DataFrame, table: Table) -> Any:
 
 
 def _blocks(table: Table) -> Iterator[tuple[str, pd.DataFrame]]:
-    names = [name for name in ("dataset", "split", "controls") if name in table.frame]
-    if table.frame.empty:
-        return
-    for key, part in table.frame.groupby(names, sort=False, dropna=False):
-        text = "-".join(str(value) for value in key)
-        yield "".join(c if c.isalnum() or c in "-._" else "-" for c in text), part
+    """Yield a part of a file's name for each block, and its rows."""
+    for key, part in blocks_of(table.frame):
+        yield "".join(c if c.isalnum() or c in "-._" else "-" for c in "-".join(key)), part

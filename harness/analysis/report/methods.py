@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.analysis.statistics import Bootstrap
+from harness.analysis.statistics import DEFAULT, Bootstrap
 from harness.analysis.trials import read_run
 from harness.data import read_card
 from harness.errors import HarnessError
@@ -28,7 +28,6 @@ SPLITS = {
     "were shown",
     "listed": "pairs were assigned by name",
 }
-_DEFAULT = Bootstrap()
 
 
 class ModelSummary(Protocol):
@@ -47,7 +46,7 @@ def methods(
     results: Results,
     suites: Sequence[str],
     models: Mapping[str, ModelSummary],
-    bootstrap: Bootstrap = _DEFAULT,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> list[str]:
     """Return the methods paragraph, a sentence or two per entry, of what ran."""
     done = results.trials[results.trials["state"] == "done"]
@@ -135,6 +134,9 @@ def provenance(results: Results) -> list[dict[str, Any]]:
     for run in results.runs:
         said = read_run(run)
         states = results.trials.loc[results.trials["run"] == run, "state"].value_counts().to_dict()
+        machine = said.get("machine", "")
+        if isinstance(machine, dict):
+            machine = ", ".join(f"{name} {value}" for name, value in machine.items())
         rows.append(
             {
                 "run": run,
@@ -142,18 +144,12 @@ def provenance(results: Results) -> list[dict[str, Any]]:
                 "commit": said.get("commit", ""),
                 "harness": said.get("harness", ""),
                 "python": said.get("python", ""),
-                "machine": _machine(said.get("machine", "")),
+                "machine": str(machine),
                 "packages": said.get("packages", said.get("versions", {})),
                 "trials": ", ".join(f"{n} {state}" for state, n in states.items()),
             }
         )
     return rows
-
-
-def _machine(said: Any) -> str:
-    if isinstance(said, dict):
-        return ", ".join(f"{name} {value}" for name, value in said.items())
-    return str(said)
 
 
 def failures(results: Results) -> list[dict[str, str]]:

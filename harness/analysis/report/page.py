@@ -12,10 +12,10 @@ from harness.analysis.report import plotly_figures as figures
 from harness.analysis.report.gene_figures import gene_figures
 from harness.analysis.report.methods import citations, failures, methods, provenance
 from harness.analysis.results import Results
-from harness.analysis.statistics import Bootstrap
 from harness.analysis.tables import tables_of
 from harness.analysis.tables.html import fragment
 from harness.analysis.tables.metric_checks import trust_of
+from harness.analysis.tables.score_array import BLOCK
 from harness.analysis.tables.selection import suite_names
 from harness.errors import DataError
 from harness.storage import paths
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 MOST_SETTINGS = 200
 """Beyond so many settings, tables that compare each with each are left to `harness table`."""
-
-_DEFAULT = Bootstrap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +121,11 @@ def report_html(
 
 
 def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Iterator[Part]:
-    made = _Tables(results, suites, baseline)
-    comparison = made.of("comparison")
+    def made(kind: Kind) -> tuple[Table, ...]:
+        found = tables_if_any(results, kind, suites, baseline)
+        return tuple(table for table in found if kind == "comparison" or not table.frame.empty)
+
+    comparison = made("comparison")
     yield Part(
         "comparison",
         "Which model, by how much",
@@ -133,7 +134,7 @@ def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Ite
         _drawn(figures.forest, comparison),
     )
     n_settings = max(len(table.frame) for table in comparison)
-    ranks = made.of("ranks") if n_settings <= MOST_SETTINGS else ()
+    ranks = made("ranks") if n_settings <= MOST_SETTINGS else ()
     yield Part(
         "ranks",
         "How sure the order is",
@@ -141,7 +142,7 @@ def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Ite
         _html(ranks),
         _drawn(figures.rank_plot, ranks),
     )
-    cost = made.of("cost")
+    cost = made("cost")
     yield Part(
         "cost",
         "Score against cost",
@@ -149,7 +150,7 @@ def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Ite
         _html(cost),
         _drawn(figures.cost_plot, cost),
     )
-    ablation = made.ablation()
+    ablation = made("ablation")
     yield Part(
         "ablation",
         "Which ingredient makes the difference",
@@ -157,7 +158,7 @@ def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Ite
         _html(ablation),
         _drawn(figures.ablation_plot, ablation),
     )
-    sweep = made.of("sweep")
+    sweep = made("sweep")
     yield Part(
         "sweep",
         "What each parameter does",
@@ -165,8 +166,8 @@ def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Ite
         _html(sweep),
         (*_drawn(figures.heat_maps, comparison), *figures.curves_plot(curves_of(results))),
     )
-    strata = made.of("strata")
-    pairs = made.best_of("perturbations", comparison)
+    strata = made("strata")
+    pairs = _of_best(made("perturbations"), comparison)
     yield Part(
         "perturbations",
         "Where models fail",
@@ -183,33 +184,26 @@ def _parts(results: Results, suites: Sequence[str], baseline: str | None) -> Ite
     )
 
 
-class _Tables:
-    """The tables of one report; those that the runs do not allow are left out."""
+def tables_if_any(
+    results: Results, kind: Kind, suites: Sequence[str], baseline: str | None
+) -> tuple[Table, ...]:
+    """Return the tables of a kind; none where the runs do not allow it."""
+    try:
+        return tables_of(results, kind, suites=suites, baseline=baseline)
+    except DataError:
+        return ()  # no job of these runs is an ablation
 
-    def __init__(self, results: Results, suites: Sequence[str], baseline: str | None) -> None:
-        self.results, self.suites, self.baseline = results, suites, baseline
 
-    def of(self, kind: Kind) -> tuple[Table, ...]:
-        baseline = None if kind == "pairs" else self.baseline
-        found = tables_of(self.results, kind, suites=self.suites, baseline=baseline)
-        return tuple(table for table in found if kind == "comparison" or not table.frame.empty)
-
-    def ablation(self) -> tuple[Table, ...]:
-        try:
-            return self.of("ablation")
-        except DataError:
-            return ()  # no job of these runs is one
-
-    def best_of(self, kind: Kind, comparison: Sequence[Table]) -> tuple[Table, ...]:
-        """Return tables of single pairs, cut to the best setting of each model."""
-        tables = []
-        for table, compared in zip(self.of(kind), comparison, strict=False):
-            keys = [name for name in (*figures.BLOCK, "model", "setting") if name in table.frame]
-            best = compared.frame.drop_duplicates(keys[:-1])[keys]
-            same = table.frame[keys].astype(str).agg(tuple, axis=1)
-            wanted = same.isin(set(best.astype(str).itertuples(index=False, name=None)))
-            tables.append(replace(table, frame=table.frame[wanted]))
-        return tuple(tables)
+def _of_best(pairs: Sequence[Table], comparison: Sequence[Table]) -> tuple[Table, ...]:
+    """Return tables of single pairs, cut to the best setting of each model."""
+    tables = []
+    for table, compared in zip(pairs, comparison, strict=False):
+        keys = [name for name in (*BLOCK, "model", "setting") if name in table.frame]
+        best = compared.frame.drop_duplicates(keys[:-1])[keys]
+        same = table.frame[keys].astype(str).agg(tuple, axis=1)
+        wanted = same.isin(set(best.astype(str).itertuples(index=False, name=None)))
+        tables.append(replace(table, frame=table.frame[wanted]))
+    return tuple(tables)
 
 
 def _html(tables: Sequence[Table]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.report.matplotlib_figures import drawings
 from harness.analysis.report.methods import citations, methods, provenance
+from harness.analysis.report.page import tables_if_any
 from harness.analysis.results import Results
-from harness.analysis.tables import tables_of
 from harness.analysis.tables.selection import suite_names
 from harness.analysis.trials import read_run
 from harness.config import declarations
@@ -60,9 +60,13 @@ def export_paper(
             "trials. See what is missing with: harness status RUN."
         )
     files: dict[str, str | bytes] = {}
-    made = {kind: _tables(results, kind, names, baseline) for kind in KINDS}
-    for kind, tables in made.items():
-        for table in tables:
+    made: dict[Kind, list[Table]] = {}
+    for kind in KINDS:
+        compared = None if kind == "pairs" else baseline
+        found = tables_if_any(results, kind, names, compared)
+        kept = kind in {"comparison", "cost"}
+        made[kind] = [table for table in found if kept or not table.frame.empty]
+        for table in made[kind]:
             stem = f"tables/{kind}-{table.suite.replace(':', '-')}"
             files |= {f"{stem}.tex": table.to_latex(), f"{stem}.csv": table.to_csv()}
     ranks = {table.suite: table for table in made["ranks"]}
@@ -77,19 +81,6 @@ def export_paper(
     for name, content in files.items():
         paths.write_atomic(paths.join(output, name), content)
     return list(files)
-
-
-def _tables(
-    results: Results, kind: Kind, suites: Sequence[str], baseline: str | None
-) -> tuple[Table, ...]:
-    compared = None if kind == "pairs" else baseline
-    try:
-        found = tables_of(results, kind, suites=suites, baseline=compared)
-    except DataError:
-        return ()  # the runs hold no ablation
-    return tuple(
-        table for table in found if not table.frame.empty or kind in {"comparison", "cost"}
-    )
 
 
 def _reproduce(results: Results) -> str:

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.analysis.tables.score_array import bare
+from harness.analysis.tables.score_array import BLOCK, bare
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from harness.analysis.tables import Table
     from harness.analysis.tables.scale import Scale
 
+    Floats = NDArray[np.float64]
+
 MOST_ROWS = 40
 """Forest and rank plots show so many settings at most, the best."""
-
-BLOCK = ["dataset", "split", "controls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,15 @@ class Figure:
 
 def forest(table: Table) -> Iterator[Figure]:
     """Yield the means with intervals of every metric, best setting on top; one per block."""
-    for key, part in _blocks(table.frame):
-        variants = {}
-        names = ["combined"] if part["combined"].notna().any() else []
-        for name in [*names, *(scale.name for scale in table.scales)]:
-            shown = part[part[name].notna()]
-            if len(shown):
-                variants[name] = _forest(shown, name, _direction(table.scales, name))
+    for key, part in blocks_of(table.frame):
+        better = {"combined": True} | {s.name: s.higher_is_better for s in table.scales}
+        variants = {n: _forest(part[part[n].notna()], n, better[n]) for n in scored(part, table)}
         if variants:
-            yield Figure(
-                f"forest-{'-'.join(key)}-{table.suite}",
-                f"Scores, {key[0]}, {key[1]}, suite {table.suite}",
+            yield _figure(
+                "forest",
+                "Scores",
+                key,
+                table,
                 "Mean over held-out pairs with its 95 % bootstrap interval. Diamonds are ceilings, "
                 f"squares baselines.{_cut(part)}",
                 variants,
@@ -69,19 +68,15 @@ def forest(table: Table) -> Iterator[Figure]:
 def _forest(part: pd.DataFrame, name: str, up: bool | None) -> dict[str, Any]:  # noqa: FBT001 - data of a metric, not a switch
     # Plotly draws the first row at the bottom.
     ordered = part.sort_values(name, ascending=up is not False).iloc[-MOST_ROWS:]
-    mean, low, high = (ordered[one].to_numpy(float) for one in _interval(name))
+    mean, low, high = interval(ordered, name)
+    symbols = {"ceiling": "diamond", "baseline": "square"}
     trace = {
         "type": "scatter",
         "mode": "markers",
         "x": mean.tolist(),
         "y": titles(ordered),
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": finite(high - mean),
-            "arrayminus": finite(mean - low),
-        },
-        "marker": {"symbol": [_symbol(role) for role in ordered["role"]], "size": 9},
+        "error_x": _bars(mean, low, high),
+        "marker": {"symbol": [symbols.get(role, "circle") for role in ordered["role"]], "size": 9},
         "customdata": [[a, b] for a, b in zip(finite(low), finite(high), strict=True)],
         "hovertemplate": "%{y}<br>%{x:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}]"
         "<extra></extra>",
@@ -92,7 +87,7 @@ def _forest(part: pd.DataFrame, name: str, up: bool | None) -> dict[str, Any]:  
 
 def rank_plot(table: Table) -> Iterator[Figure]:
     """Yield ranks with intervals, by the mean rank and by every metric."""
-    for key, part in _blocks(table.frame):
+    for key, part in blocks_of(table.frame):
         variants = {}
         stems = ["mean_rank_place", *(f"{scale.name}_rank" for scale in table.scales)]
         for stem in stems:
@@ -100,9 +95,11 @@ def rank_plot(table: Table) -> Iterator[Figure]:
                 label = "mean rank" if stem == "mean_rank_place" else stem.removesuffix("_rank")
                 variants[label] = _ranks(part[part[stem].notna()], stem)
         if variants:
-            yield Figure(
-                f"ranks-{'-'.join(key)}-{table.suite}",
-                f"Ranks, {key[0]}, {key[1]}, suite {table.suite}",
+            yield _figure(
+                "ranks",
+                "Ranks",
+                key,
+                table,
                 "Rank with its 95 % bootstrap interval over perturbations and seeds; hover for the "
                 f"probability of being first.{_cut(part)}",
                 variants,
@@ -111,19 +108,14 @@ def rank_plot(table: Table) -> Iterator[Figure]:
 
 def _ranks(part: pd.DataFrame, stem: str) -> dict[str, Any]:
     ordered = part.sort_values(stem, ascending=False).iloc[-MOST_ROWS:]
-    place, low, high = (ordered[name].to_numpy(float) for name in _interval(stem))
+    place, low, high = interval(ordered, stem)
     first = ordered[f"{stem}_first"].to_numpy(float)
     trace = {
         "type": "scatter",
         "mode": "markers",
         "x": place.tolist(),
         "y": titles(ordered),
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": finite(high - place),
-            "arrayminus": finite(place - low),
-        },
+        "error_x": _bars(place, low, high),
         "marker": {"size": 9},
         "customdata": [[a, b, c] for a, b, c in zip(finite(low), finite(high), first, strict=True)],
         "hovertemplate": "%{y}<br>rank %{x} [%{customdata[0]}, %{customdata[1]}], first with "
@@ -134,8 +126,8 @@ def _ranks(part: pd.DataFrame, stem: str) -> dict[str, Any]:
 
 def cost_plot(table: Table) -> Iterator[Figure]:
     """Yield scores against seconds per trial, what nobody beats at both marked."""
-    for key, part in _blocks(table.frame):
-        score = "combined" if part["combined"].notna().any() else "mean_rank"
+    for key, part in blocks_of(table.frame):
+        score = headline(part)
         shown = part[part[score].notna() & part["seconds"].notna()]
         if shown.empty:
             continue
@@ -153,15 +145,15 @@ def cost_plot(table: Table) -> Iterator[Figure]:
             "hovertemplate": "%{text}<br>%{x:.3g} s, %{y:.4g}, %{customdata:.2f} GiB"
             "<extra></extra>",
         }
-        layout: dict[str, dict[str, Any]] = {
-            "xaxis": {"title": {"text": "seconds per trial"}, "type": "log"},
-            "yaxis": {"title": {"text": score.replace("_", " ")}},
-        }
+        layout = axes("seconds per trial", score.replace("_", " "))
+        layout["xaxis"]["type"] = "log"
         if score == "mean_rank":
             layout["yaxis"]["autorange"] = "reversed"
-        yield Figure(
-            f"cost-{'-'.join(key)}-{table.suite}",
-            f"Score against cost, {key[0]}, {key[1]}, suite {table.suite}",
+        yield _figure(
+            "cost",
+            "Score against cost",
+            key,
+            table,
             "Each point is a setting; stars are those that no other beats at both.",
             {score.replace("_", " "): {"data": [trace], "layout": layout}},
         )
@@ -169,7 +161,7 @@ def cost_plot(table: Table) -> Iterator[Figure]:
 
 def ablation_plot(table: Table) -> Iterator[Figure]:
     """Yield what each level of a factor changes of the base, with intervals."""
-    for key, part in _blocks(table.frame):
+    for key, part in blocks_of(table.frame):
         changes = part[part["factor"].notna() & (part["change"] != "base")]
         variants = {}
         for name in ["combined", *(scale.name for scale in table.scales)]:
@@ -178,9 +170,11 @@ def ablation_plot(table: Table) -> Iterator[Figure]:
                 shown = changes[changes[stem].notna()]
                 variants[name] = _changes(shown, stem, name)
         if variants:
-            yield Figure(
-                f"ablation-{'-'.join(key)}-{table.suite}",
-                f"What each factor changes, {key[0]}, {key[1]}, suite {table.suite}",
+            yield _figure(
+                "ablation",
+                "What each factor changes",
+                key,
+                table,
                 "Level less base, over the same pairs, with the 95 % interval of the paired "
                 "difference. A bar whose interval holds 0 is no change that these data can tell.",
                 variants,
@@ -188,18 +182,13 @@ def ablation_plot(table: Table) -> Iterator[Figure]:
 
 
 def _changes(part: pd.DataFrame, stem: str, name: str) -> dict[str, Any]:
-    change, low, high = (part[one].to_numpy(float)[::-1] for one in _interval(stem))
+    change, low, high = (values[::-1] for values in interval(part, stem))
     trace = {
         "type": "bar",
         "orientation": "h",
         "x": change.tolist(),
         "y": [str(text) for text in part["change"]][::-1],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": finite(high - change),
-            "arrayminus": finite(change - low),
-        },
+        "error_x": _bars(change, low, high),
         "hovertemplate": "%{y}<br>%{x:+.4g}<extra></extra>",
     }
     return {"data": [trace], "layout": _tall(len(part), f"change of {name}")}
@@ -207,7 +196,7 @@ def _changes(part: pd.DataFrame, stem: str, name: str) -> dict[str, Any]:
 
 def heat_maps(table: Table) -> Iterator[Figure]:
     """Yield, for each model with two or more varied parameters, means over a grid of two."""
-    for key, part in _blocks(table.frame):
+    for key, part in blocks_of(table.frame):
         for model, settings in part.groupby("model", sort=False):
             varied = [
                 str(name)
@@ -221,9 +210,11 @@ def heat_maps(table: Table) -> Iterator[Figure]:
                         label = f"{scale.name}: {bare(first)} × {bare(second)}"
                         variants[label] = _heat_map(settings, first, second, scale)
             if variants:
-                yield Figure(
-                    f"heat-{'-'.join(key)}-{model}-{table.suite}",
-                    f"Settings of {model}, {key[0]}, {key[1]}, suite {table.suite}",
+                yield _figure(
+                    "heat",
+                    f"Settings of {model}",
+                    (*key, str(model)),
+                    table,
                     "Mean score over held-out pairs, averaged over whatever else varies.",
                     variants,
                 )
@@ -241,18 +232,17 @@ def _heat_map(part: pd.DataFrame, first: str, second: str, scale: Scale) -> dict
         "hovertemplate": f"{bare(first)} %{{x}}, {bare(second)} %{{y}}<br>%{{z:.4g}}"
         "<extra></extra>",
     }
-    axes = {
-        "xaxis": {"title": {"text": bare(first)}, "type": "category"},
-        "yaxis": {"title": {"text": bare(second)}, "type": "category"},
-    }
-    return {"data": [trace], "layout": axes}
+    layout = axes(bare(first), bare(second))
+    for axis in layout.values():
+        axis["type"] = "category"
+    return {"data": [trace], "layout": layout}
 
 
 def curves_plot(curves: Mapping[str, pd.DataFrame]) -> Iterator[Figure]:
     """Yield the learning curves of trained trials: the loss, and the score on validation pairs."""
     if not curves:
         return
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         label: {
             "data": [
                 {
@@ -265,11 +255,7 @@ def curves_plot(curves: Mapping[str, pd.DataFrame]) -> Iterator[Figure]:
                 for title, curve in curves.items()
                 if column in curve
             ],
-            "layout": {
-                "xaxis": {"title": {"text": "epoch"}},
-                "yaxis": {"title": {"text": label}},
-                "showlegend": len(curves) <= 12,
-            },
+            "layout": {**axes("epoch", label), "showlegend": len(curves) <= 12},
         }
         for column, label in (("loss", "training loss"), ("validation", "score on validation"))
     }
@@ -286,23 +272,21 @@ def effect_plot(table: Table) -> Iterator[Figure]:
     frame = table.frame
     if "effect" not in frame or frame["effect"].isna().all():
         return
-    for key, part in _blocks(frame):
+    for key, part in blocks_of(frame):
         variants = {}
         for scale in table.scales:
             traces = [
                 _pairs_trace(str(title), rows, scale.name)
                 for title, rows in part.assign(title=titles(part)).groupby("title", sort=False)
             ]
-            variants[scale.name] = {
-                "data": traces,
-                "layout": {
-                    "xaxis": {"title": {"text": "size of the true effect"}, "type": "log"},
-                    "yaxis": {"title": {"text": scale.name}},
-                },
-            }
-        yield Figure(
-            f"effects-{'-'.join(key)}-{table.suite}",
-            f"Scores against effect size, {key[0]}, {key[1]}, suite {table.suite}",
+            layout = axes("size of the true effect", scale.name)
+            layout["xaxis"]["type"] = "log"
+            variants[scale.name] = {"data": traces, "layout": layout}
+        yield _figure(
+            "effects",
+            "Scores against effect size",
+            key,
+            table,
             "Each point is a held-out pair. Size: Euclidean length of the true effect on the log1p "
             "scale. Click names in the legend to hide or show models.",
             variants,
@@ -321,6 +305,17 @@ def _pairs_trace(title: str, rows: pd.DataFrame, name: str) -> dict[str, Any]:
     }
 
 
+def headline(part: pd.DataFrame) -> str:
+    """Return the column that settings are judged by: the combined score, or else the mean rank."""
+    return "combined" if part["combined"].notna().any() else "mean_rank"
+
+
+def scored(part: pd.DataFrame, table: Table) -> list[str]:
+    """Return the columns of means that have any: the combined score and the metrics."""
+    names = ("combined", *(scale.name for scale in table.scales))
+    return [name for name in names if part[name].notna().any()]
+
+
 def titles(part: pd.DataFrame) -> list[str]:
     """Return the name of every row: its model, and the setting where there are several."""
     return [
@@ -329,7 +324,21 @@ def titles(part: pd.DataFrame) -> list[str]:
     ]
 
 
-def _blocks(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+def _figure(
+    stem: str,
+    title: str,
+    key: tuple[str, ...],
+    table: Table,
+    caption: str,
+    variants: Mapping[str, dict[str, Any]],
+) -> Figure:
+    """Return a figure of one block; `key` is what tells it from those of the same stem."""
+    name = "-".join((stem, *key, table.suite))
+    return Figure(name, f"{title}, {key[0]}, {key[1]}, suite {table.suite}", caption, variants)
+
+
+def blocks_of(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Yield the key and the rows of each dataset, split and way of dividing controls."""
     if frame.empty:
         return
     names: list[Hashable] = [name for name in BLOCK if name in frame]
@@ -337,16 +346,21 @@ def _blocks(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame
         yield tuple(str(value) for value in (key if isinstance(key, tuple) else (key,))), part
 
 
-def _interval(name: str) -> tuple[str, str, str]:
-    return name, f"{name}_low", f"{name}_high"
+def interval(part: pd.DataFrame, name: str) -> tuple[Floats, Floats, Floats]:
+    """Return the numbers of a column, and the ends of their intervals."""
+    values, low, high = (part[one].to_numpy(float) for one in (name, f"{name}_low", f"{name}_high"))
+    return values, low, high
 
 
-def _direction(scales: Sequence[Scale], name: str) -> bool | None:
-    return next((s.higher_is_better for s in scales if s.name == name), True)
+def _bars(values: Floats, low: Floats, high: Floats) -> dict[str, Any]:
+    """Return the error bars of intervals."""
+    up, down = finite(high - values), finite(values - low)
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
 
 
-def _symbol(role: str) -> str:
-    return {"ceiling": "diamond", "baseline": "square"}.get(role, "circle")
+def axes(x: str, y: str) -> dict[str, Any]:
+    """Return a layout with titles of both axes."""
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
 
 
 def _cut(part: pd.DataFrame) -> str:

@@ -59,6 +59,9 @@ class Bootstrap:
             )
 
 
+DEFAULT = Bootstrap()
+
+
 @dataclass(frozen=True, slots=True)
 class Resamples:
     """How often each resample took each pair; one pair fewer of each stratum than there are.
@@ -183,6 +186,14 @@ def resample(contexts: Sequence[str], bootstrap: Bootstrap) -> Resamples:
         drawn = rng.multinomial(_drawn(n), np.full(n, 1 / n), size=bootstrap.draws)
         counts[:, places] = drawn * (n / _drawn(n))
     return Resamples(bootstrap.draws, bootstrap.seed, counts)
+
+
+def defined_mean(values: Floats, axis: int) -> Floats:
+    """Return the mean along an axis over what is not NaN; NaN, and no warning, where nothing is."""
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis)
+    return mean
 
 
 def percentile_interval(draws: Floats, level: float) -> tuple[Floats, Floats]:

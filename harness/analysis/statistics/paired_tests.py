@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.analysis.statistics.bootstrap import defined_mean
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -71,10 +73,7 @@ def paired_tests(differences: Floats, *, resamples: int = RESAMPLES, seed: int =
     seed
         Of the permutations.
     """
-    defined = ~np.isnan(differences)
-    n_pairs = defined.sum(axis=0).astype(np.int64)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(defined, differences, 0.0).sum(axis=0) / n_pairs
+    n_pairs = (~np.isnan(differences)).sum(axis=0).astype(np.int64)
     permutation, wilcoxon = np.full((2, len(n_pairs)), np.nan)
     tested = np.flatnonzero(n_pairs > 1)
     for start in range(0, len(tested), _COLUMNS_AT_ONCE):
@@ -82,7 +81,7 @@ def paired_tests(differences: Floats, *, resamples: int = RESAMPLES, seed: int =
         permutation[part] = _permutation(differences[:, part], resamples, seed)
         wilcoxon[part] = _wilcoxon(differences[:, part])
     reasons = tuple(NO_PAIR if n == 0 else ONE_PAIR if n == 1 else "" for n in n_pairs)
-    return PairedTests(n_pairs, mean, permutation, wilcoxon, reasons)
+    return PairedTests(n_pairs, defined_mean(differences, axis=0), permutation, wilcoxon, reasons)
 
 
 def _permutation(differences: Floats, resamples: int, seed: int) -> Floats:

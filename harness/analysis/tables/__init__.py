@@ -1,9 +1,9 @@
 """Comparative tables: reduce scores to means with intervals, ranks and a footer, and show them.
 
-`reduction` makes arrays of score rows, `drawing` resamples them, `statistics` tests them.
+`score_array` makes arrays of score rows, `resampling` resamples them.
 `compare` is the comparison; `ablation`, `sweep`, `pairs`, `ranks`, `perturbations`, `strata`,
-`cost` and `drift` are the other kinds, by name in `kinds`. `cells` says what stands in a cell,
-`table_notes` the notes below it; `render`, `latex` and `hypertext` show it.
+`cost` and `drift` are the other kinds, by name in `kinds`. `formatting` makes the cells of a table,
+`notes` the notes below it; `text`, `latex` and `html` show it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.statistics import Bootstrap, holm, paired_tests, percentile_interval, resample
+from harness.analysis.statistics import (
+    DEFAULT,
+    Bootstrap,
+    holm,
+    paired_tests,
+    percentile_interval,
+    resample,
+)
 from harness.analysis.tables.combined_score import combination
 from harness.analysis.tables.cost import GIB, changes_of, costs_of
 from harness.analysis.tables.formatting import (
@@ -24,11 +31,9 @@ from harness.analysis.tables.formatting import (
     estimate_cells,
     texts,
 )
-from harness.analysis.tables.notes import about, block_title, gaps
 from harness.analysis.tables.resampling import Opponent, drawn_means
-from harness.analysis.tables.score_array import BLOCK, blocks, shown
-from harness.analysis.tables.selection import by_block, candidates, scales_of
-from harness.analysis.tables.table import Table
+from harness.analysis.tables.score_array import BLOCK, block_title, shown
+from harness.analysis.tables.selection import Scope, by_block
 from harness.analysis.tables.text import Section
 from harness.analysis.trials import read_run
 from harness.config import DATA_FACTORS
@@ -39,18 +44,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.results import Results
-    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
+    from harness.analysis.tables.table import Table
     from harness.analysis.tables.text import Cell
 
     Floats = NDArray[np.float64]
 
-_DEFAULT = Bootstrap()
 COMBINED = "combined"
+_COSTS = {
+    "seconds": ("seconds", 1),
+    "cpu_seconds": ("cpu s", 1),
+    "gpu_seconds": ("gpu s", 1),
+    "peak_memory": ("memory GiB", GIB),
+}
 
 
 def ablation(
-    results: Results, *, suite: str, baseline: str | None = None, bootstrap: Bootstrap = _DEFAULT
+    results: Results, *, suite: str, baseline: str | None = None, bootstrap: Bootstrap = DEFAULT
 ) -> Table | None:
     """Return what the factors of an ablation change; None where the runs hold none.
 
@@ -74,27 +84,23 @@ def ablation(
     declared = [said for run in results.runs if (said := read_run(run).get("ablation"))]
     if not declared:
         return None
-    scales = scales_of(results, suite)
-    baseline = baseline or results.score_options.get("baseline")
+    scope = Scope.of(results, suite, baseline, bootstrap)
     varies: dict[str, dict[str, Any]] = {}
     base: dict[str, Any] = {}
     for said in declared:
         varies |= said["varies"]
         base |= said["base"]
-    frames: list[pd.DataFrame] = []
-    found = [*blocks(results, suite, [scale.name for scale in scales])]
-    notes = [*about(found, suite, scales)]
-    for block in found:
-        changes = _Changes(block, scales, varies, baseline, bootstrap)
+    frames, notes = [], []
+    for block in scope.blocks:
+        changes = _Changes(block, scope, varies)
         if changes.base < 0:
             title = block_title(block.key)
             notes.append(f"{title}: the base has no scores, so there are no changes.")
             continue
         frames.append(changes.frame(suite, base))
     varied = {name for change in varies.values() for name in change}
-    notes += [*_notes(base, varied, bootstrap), *gaps(results, suite)]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return Table("ablation", suite, scales, frame, tuple(notes), _sections, bootstrap.level)
+    notes += _notes(base, varied, bootstrap)
+    return scope.table("ablation", frames, notes, _sections)
 
 
 def _notes(base: Mapping[str, Any], varied: Collection[str], bootstrap: Bootstrap) -> Iterator[str]:
@@ -125,15 +131,8 @@ def _notes(base: Mapping[str, Any], varied: Collection[str], bootstrap: Bootstra
 class _Changes:
     """The changes within one block."""
 
-    def __init__(
-        self,
-        block: Block,
-        scales: Sequence[Scale],
-        varies: Mapping[str, Mapping[str, Any]],
-        baseline: str | None,
-        bootstrap: Bootstrap,
-    ) -> None:
-        self.block, self.scales, self.level = block, scales, bootstrap.level
+    def __init__(self, block: Block, scope: Scope, varies: Mapping[str, Mapping[str, Any]]) -> None:
+        self.block, self.scales, self.level = block, scope.scales, scope.bootstrap.level
         trials = block.trials[block.trials["trial"].isin(varies)]
         self.varied = {
             int(place): dict(varies[trial])
@@ -142,10 +141,9 @@ class _Changes:
         scored = block.scored.sum(axis=1)
         bases = [place for place, change in self.varied.items() if not change and scored[place]]
         self.base = bases[0] if bases else -1
-        named = candidates(block, baseline)
-        reference = named[0] if len(named) == 1 else None
-        self.resamples = resample(list(block.pairs["context"]), bootstrap)
-        self.combination = combination(block, scales, reference, self.resamples)
+        self.resamples = resample(list(block.pairs["context"]), scope.bootstrap)
+        reference = scope.reference(block)
+        self.combination = combination(block, scope.scales, reference, self.resamples)
         self.opponent = Opponent(block, self.base, self.resamples)
 
     def frame(self, suite: str, base: Mapping[str, Any]) -> pd.DataFrame:
@@ -158,6 +156,7 @@ class _Changes:
 
     def _row(self, place: int, base: Mapping[str, Any]) -> dict[str, Any]:
         change, model = self.varied[place], self.block.settings[place].model
+        pairs = np.all(self.block.scored[[self.base, place]], axis=0)
         told = [f"{n}: {_level(n, base.get(n))} → {_level(n, v)}" for n, v in change.items()]
         return {
             **dict(zip(BLOCK, self.block.key, strict=True)),
@@ -167,14 +166,10 @@ class _Changes:
             "level": ", ".join(_level(name, value) for name, value in change.items()),
             "base": ", ".join(_level(name, base.get(name)) for name in change),
             "n_trials": int((self.block.trials["setting"] == place).sum()),
-            "n_pairs": int(self._shared(place).sum()),
-            **self._combined(place),
+            "n_pairs": int(pairs.sum()),
+            **self._combined(place, pairs),
             **self._metrics(place),
         }
-
-    def _shared(self, *places: int) -> NDArray[np.bool_]:
-        shared: NDArray[np.bool_] = np.all(self.block.scored[[self.base, *places]], axis=0)
-        return shared
 
     def _metrics(self, place: int) -> dict[str, float]:
         part = slice(place, place + 1)
@@ -200,18 +195,20 @@ class _Changes:
             found = paired_tests(flat).permutation.reshape(len(others), n_metrics)
             found[:, [scale.per_context for scale in self.scales]] = np.nan
             p[[place in others for place in order]] = found
-        adjusted = holm(p)
         names = [scale.name for scale in self.scales]
-        return pd.DataFrame(
-            {f"{name}_p": p[:, at] for at, name in enumerate(names)}
-            | {f"{name}_p_holm": adjusted[:, at] for at, name in enumerate(names)}
+        return pd.concat(
+            [
+                pd.DataFrame(p, columns=[f"{name}_p" for name in names]),
+                pd.DataFrame(holm(p), columns=[f"{name}_p_holm" for name in names]),
+            ],
+            axis=1,
         )
 
-    def _combined(self, place: int) -> dict[str, float]:
-        """Return the change of the combined score, over the pairs that both settings have."""
+    def _combined(self, place: int, pairs: NDArray[np.bool_]) -> dict[str, float]:
+        """Return the change of the combined score over some pairs (n_pairs,)."""
         if self.combination is None:
             return _named(COMBINED, np.nan, np.nan, np.nan, np.nan)
-        found = self.combination.shared((place, self.base), self._shared(place))
+        found = self.combination.shared((place, self.base), pairs)
         (own, drawn), (base, base_drawn) = ((mean[0], draws[:, 0]) for mean, draws in found)
         ends = percentile_interval(drawn - base_drawn, self.level)
         return _named(COMBINED, own, own - base, *ends)
@@ -242,29 +239,20 @@ def _level(name: str, value: Any) -> str:
 
 def _sections(table: Table) -> Iterator[Section]:
     for title, part in by_block(table.frame):
-        columns = {"factor": texts(part["change"])}
+        factors = {"factor": texts(part["change"])}
         better = {COMBINED: True} | {s.name: s.higher_is_better for s in table.scales}
-        for name, up in better.items():
-            if part[name].notna().any():
-                columns[name + ARROWS[up]] = _cells(part, name, 1 - table.level)
-        yield Section.of(f"{title}: changes from the base", columns)
-        yield _costs(title, part, table, better)
-
-
-def _costs(
-    title: str, part: pd.DataFrame, table: Table, better: Mapping[str, bool | None]
-) -> Section:
-    """Return what each level costs beside what it scores, by one score: the combined, if any."""
-    scored = [name for name in better if part[name].notna().any()]
-    columns = {"factor": texts(part["change"])}
-    for name in scored[:1]:
-        columns[name + ARROWS[better[name]]] = _cells(part, name, 1 - table.level)
-    units = {"seconds": 1, "cpu_seconds": 1, "gpu_seconds": 1, "peak_memory": GIB}
-    heads = ("seconds", "cpu s", "gpu s", "memory GiB")
-    for head, (name, unit) in zip(heads, units.items(), strict=True):
-        if part[name].notna().any() and (part[name] > 0).any():
-            columns[head] = amount_cells(part[name] / unit, part[f"{name}_change"] / unit)
-    return Section.of(f"{title}: cost", columns)
+        scores = {
+            name + ARROWS[up]: _cells(part, name, 1 - table.level)
+            for name, up in better.items()
+            if part[name].notna().any()
+        }
+        yield Section.of(f"{title}: changes from the base", factors | scores)
+        # Cost stands beside one score: the combined, if any.
+        columns = factors | dict([*scores.items()][:1])
+        for name, (head, unit) in _COSTS.items():
+            if (part[name] > 0).any():
+                columns[head] = amount_cells(part[name] / unit, part[f"{name}_change"] / unit)
+        yield Section.of(f"{title}: cost", columns)
 
 
 def _cells(part: pd.DataFrame, name: str, level: float) -> list[Cell]:

@@ -7,10 +7,11 @@ resampled as their means are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.analysis.statistics import defined_mean
 from harness.analysis.tables.resampling import Opponent, drawn_means
 from harness.metrics import combine_scores, scaled_members
 
@@ -28,25 +29,9 @@ if TYPE_CHECKING:
     Means = tuple[Floats, Floats]
 
 
-class Combination(Protocol):
-    """How a block's settings are combined to one score each."""
-
-    def scores(self, part: slice, known: Means) -> Means:
-        """Return the scores (n,) of some settings, and (n_draws, n) resampled.
-
-        `known` is what `drawn_means` gives for them.
-        """
-
-    def shared(self, places: Sequence[int], pairs: Bools) -> Iterator[Means]:
-        """Yield the same of single settings over some pairs (n_pairs,): (1,) and (n_draws, 1)."""
-
-    def floors(self, part: slice) -> Floats:
-        """Return the means (n, n_metrics) at which members are worth 0; NaN for the others."""
-
-
 def combination(
     block: Block, scales: Sequence[Scale], baseline: int | None, resamples: Resamples
-) -> Combination | None:
+) -> FromBaseline | BetweenEnds | None:
     """Return how a block's settings are combined; None where there is nothing to measure from."""
     if block.ends is not None:
         return BetweenEnds(block, scales, resamples)
@@ -72,7 +57,10 @@ class FromBaseline:
         self.opponent = Opponent(block, baseline, resamples)
 
     def scores(self, part: slice, known: Means) -> Means:
-        """As `Combination` says."""
+        """Return the scores (n,) of some settings, and (n_draws, n) resampled.
+
+        `known` is what `drawn_means` gives for them.
+        """
         base = self.opponent.over(self.block.scored[part])
         mean, draws = (
             combine_scores(u[..., self.members], b[..., self.members], self.best)
@@ -81,7 +69,10 @@ class FromBaseline:
         return mean, draws
 
     def shared(self, places: Sequence[int], pairs: Bools) -> Iterator[Means]:
-        """As `Combination` says, over those of the pairs that the baseline has."""
+        """Yield the scores (1,) and (n_draws, 1) of single settings over some pairs (n_pairs,).
+
+        Of the pairs, those count that the baseline has.
+        """
         where = (pairs & self.block.scored[self.baseline])[None, :, None]
         found = [
             drawn_means(self.block, slice(at, at + 1), self.resamples, where)
@@ -93,7 +84,7 @@ class FromBaseline:
             yield mean, draws
 
     def floors(self, part: slice) -> Floats:
-        """As `Combination` says: the baseline's own means."""
+        """Return the means (n, n_metrics) at which members are worth 0; NaN for the others."""
         mean, _ = self.opponent.over(self.block.scored[part])
         return np.where(self.members, mean, np.nan)
 
@@ -120,16 +111,16 @@ class BetweenEnds:
         self.contexts = [*_contexts(block, resamples)]
 
     def scores(self, part: slice, known: Means) -> Means:
-        """As `Combination` says."""
+        """Return the scores as `FromBaseline` does."""
         return self._scores(part, known if len(self.contexts) == 1 else None)
 
     def shared(self, places: Sequence[int], pairs: Bools) -> Iterator[Means]:
-        """As `Combination` says."""
+        """Yield the scores as `FromBaseline` does, over all of the pairs."""
         for place in places:
             yield self._scores(slice(place, place + 1), None, pairs)
 
     def floors(self, part: slice) -> Floats:
-        """As `Combination` says: the means of the truth's mean response."""
+        """Return the means (n, n_metrics) of the truth's mean response."""
         return self._ends(self.block, self.block.scored[part])[..., 0]
 
     def _scores(self, part: slice, known: Means | None, pairs: Bools | None = None) -> Means:
@@ -147,7 +138,7 @@ class BetweenEnds:
             lost = np.isnan(drawn) & ~np.isnan(u)  # a draw without any defined pair tells nothing
             undefined = lost[..., self.members].any(axis=-1) | ~inside
             draws.append(np.where(undefined, np.nan, self._scaled(drawn, ends)))
-        return _mean(means), _mean(draws)
+        return defined_mean(np.array(means), axis=0), defined_mean(np.array(draws), axis=0)
 
     def _scaled(self, means: Floats, ends: Floats) -> Floats:
         base, top = (ends[:, self.members, end] for end in (0, 1))
@@ -186,12 +177,3 @@ def _contexts(block: Block, resamples: Resamples) -> Iterator[_Context]:
             ends=block.ends[at],
         )
         yield _Context(inner, at, replace(resamples, counts=counts))
-
-
-def _mean(parts: Sequence[Floats]) -> Floats:
-    """Return the mean of what is defined; NaN where nothing is."""
-    stacked = np.array(parts)
-    defined = ~np.isnan(stacked)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(defined, stacked, 0.0).sum(axis=0) / defined.sum(axis=0)
-    return mean

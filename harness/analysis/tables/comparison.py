@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.statistics import Bootstrap
+from harness.analysis.statistics import DEFAULT, Bootstrap
 from harness.analysis.tables.estimates import estimate, misses
 from harness.analysis.tables.formatting import (
     ARROWS,
@@ -23,12 +23,12 @@ from harness.analysis.tables.metric_checks import MARK, doubts
 from harness.analysis.tables.notes import Summary, table_notes
 from harness.analysis.tables.score_array import blocks
 from harness.analysis.tables.selection import (
+    Scope,
     by_block,
     candidates,
     identity,
+    joined,
     mean_over_metrics,
-    only_suite,
-    scales_of,
 )
 from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Section
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block, Setting
 
-_DEFAULT = Bootstrap()
-
 
 def compare(
     results: Results,
@@ -54,7 +52,7 @@ def compare(
     baseline: str | None = None,
     floors: Mapping[str, float] | None = None,
     ceilings: Sequence[str] = (),
-    bootstrap: Bootstrap = _DEFAULT,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Table:
     """Return one row per dataset, split, model and setting, best first.
 
@@ -79,37 +77,31 @@ def compare(
     bootstrap
         How intervals are made.
     """
-    suite = suite or only_suite(results)
-    scales = scales_of(results, suite)
-    baseline = baseline or results.score_options.get("baseline")
+    scope = Scope.of(results, suite, baseline, bootstrap)
+    scales = scope.scales
     floors = floors if floors is not None else results.score_options.get("floors")
-    _refuse_unknown(floors or {})
-    frames, summaries = [], []
-    for block in blocks(results, suite, [scale.name for scale in scales], ceilings):
-        meant = candidates(block, baseline)
-        place = meant[0] if len(meant) == 1 else None
-        found = estimate(block, scales, place, bootstrap, floors)
-        frames.append(_frame(block, scales, found, place))
-        titles = tuple(block.settings[candidate].title for candidate in meant)
-        summaries.append(Summary(block, found, titles))
-    frame = pd.concat(_alike(frames), ignore_index=True) if frames else pd.DataFrame()
-    notes = table_notes(results, suite, scales, summaries, baseline=baseline, bootstrap=bootstrap)
-    against = doubts(results, suite)
-    notes = (*notes, *_doubtful(against))
-    layout = partial(_sections, doubted=frozenset(against))
-    return Table("comparison", suite, scales, frame, notes, layout, bootstrap.level)
-
-
-def _doubtful(against: Mapping[str, str]) -> Iterator[str]:
-    for metric, said in against.items():
-        yield f"{MARK} {metric} on these data: {said}. See `harness trust`."
-
-
-def _refuse_unknown(floors: Mapping[str, float]) -> None:
-    """Raise for a floor of no metric at all; one of another suite's metric does no harm here."""
-    for name in floors:
+    for name in floors or ():  # a floor of another suite's metric does no harm
         if name not in registered():
             raise UnknownNameError("metric with a floor", name, tuple(registered()))
+    frames, summaries = [], []
+    for block in blocks(results, scope.suite, [scale.name for scale in scales], ceilings):
+        meant = candidates(block, scope.baseline)
+        place = meant[0] if len(meant) == 1 else None
+        found = estimate(block, scales, place, bootstrap, floors)
+        frame = _frame(block, scales, found, place)
+        # Objects, for pandas would change the type of a column that is undefined in one block.
+        frames.append(frame.astype({n: object for n in frame if str(n).startswith(VARIED)}))
+        titles = tuple(block.settings[candidate].title for candidate in meant)
+        summaries.append(Summary(block, found, titles))
+    against = doubts(results, scope.suite)
+    doubtful = (
+        f"{MARK} {metric} on these data: {said}. See `harness trust`."
+        for metric, said in against.items()
+    )
+    notes = (*table_notes(scope, summaries), *doubtful)
+    layout = partial(_sections, doubted=frozenset(against))
+    frame = joined(frames)
+    return Table("comparison", scope.suite, scales, frame, notes, layout, bootstrap.level)
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -120,19 +112,18 @@ def _frame(
 ) -> pd.DataFrame:
     settings = block.settings
     scored = block.scored.sum(axis=1)
-    place = found.places
     frame = identity(block, baseline, factors=True)
     done = block.trials[block.trials["state"] == "done"]
     frame["n_trials"] = np.bincount(done["setting"], minlength=len(settings))
     frame["n_pairs"] = scored
     frame["combined"], frame["combined_low"], frame["combined_high"] = found.combined
     frame["floors_missed"] = _missed(settings, scales, found, scored)
-    frame["mean_rank"] = mean_over_metrics(place)
+    frame["mean_rank"] = mean_over_metrics(found.places)
     columns: dict[str, Any] = {}
     for column, scale in enumerate(scales):
         for suffix, values in zip(("", "_low", "_high"), found.metrics, strict=True):
             columns[scale.name + suffix] = values[:, column]
-        columns[f"{scale.name}_rank"] = pd.Series(place[:, column]).astype("Int64")
+        columns[f"{scale.name}_rank"] = pd.Series(found.places[:, column]).astype("Int64")
         columns[f"{scale.name}_tie"] = found.ties[:, column]
         columns[f"{scale.name}_pairs"] = found.n_defined[:, column]
     frame = pd.concat([frame, pd.DataFrame(columns)], axis=1)
@@ -161,13 +152,6 @@ def _missed(
     return [" ".join(missed) for missed in names]
 
 
-def _alike(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Keep pandas from changing the type of a column that is undefined in one block."""
-    return [
-        frame.astype({n: object for n in frame if str(n).startswith(VARIED)}) for frame in frames
-    ]
-
-
 # --- how it is shown ----------------------------------------------------------------------------
 
 
@@ -176,9 +160,8 @@ def _sections(table: Table, doubted: frozenset[str] = frozenset()) -> Iterator[S
         columns = {"model": model_cells(part)}
         ranked = part[part["role"] != "ceiling"]
         if part["combined"].notna().any():
-            best = max(
-                ranked["combined"].max(), 1e-12
-            )  # nobody is best at not beating the baseline
+            # Nobody is best at not beating the baseline.
+            best = max(ranked["combined"].max(), 1e-12)
             columns["combined ↑"] = estimate_cells(
                 Column.of(part, "combined"),
                 best=((part["combined"] >= best) & (part["role"] != "ceiling")).to_numpy(),

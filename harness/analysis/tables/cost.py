@@ -18,7 +18,6 @@ from harness.analysis.tables.formatting import (
 )
 from harness.analysis.tables.notes import what_an_interval_is
 from harness.analysis.tables.selection import by_block, identity, mean_over_metrics
-from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Cell, Section
 
 if TYPE_CHECKING:
@@ -28,11 +27,13 @@ if TYPE_CHECKING:
 
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
+    from harness.analysis.tables.table import Table
 
 
 STAGES = ("fit", "predict", "score")
 SUMMED = ("seconds", "cpu_seconds", "gpu_seconds")
 GIB = 2**30
+FRONT_SIGN = "★"
 
 
 def costs_of(block: Block) -> pd.DataFrame:
@@ -70,9 +71,6 @@ def _numbers(trials: pd.DataFrame, name: str) -> pd.Series[float]:
     return pd.to_numeric(trials[name], errors="coerce").astype(np.float64)
 
 
-FRONT_SIGN = "★"
-
-
 def cost(scope: Scope) -> Table:
     """Return what a trial of each setting costs beside what it scores, the cheapest first.
 
@@ -82,10 +80,7 @@ def cost(scope: Scope) -> Table:
     both at least as cheap in seconds and at least as good.
     """
     frames = [_frame(block, scope) for block in scope.blocks]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    notes = [*scope.about(), *_notes(scope), *scope.gaps()]
-    level = scope.bootstrap.level
-    return Table("cost", scope.suite, scope.scales, frame, tuple(notes), _sections, level)
+    return scope.table("cost", frames, _notes(scope), _sections)
 
 
 def _notes(scope: Scope) -> Iterator[str]:

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.analysis.statistics import percentile_interval, rank, resample
+from harness.analysis.statistics import defined_mean, percentile_interval, rank, resample
 from harness.analysis.tables.combined_score import combination
 from harness.analysis.tables.resampling import Opponent, drawn_means, parts
-from harness.analysis.tables.scale import Interval, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from harness.analysis.statistics import Bootstrap
+    from harness.analysis.statistics import Bootstrap, Resamples
+    from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
 
     Floats = NDArray[np.float64]
 
 _EQUAL = 1e-12  # relative; sums in another order differ by less, and are no reason to miss a floor
+
+
+class Interval(NamedTuple):
+    """Estimates with the ends of their intervals, arrays of one shape; NaN where undefined."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def undefined(cls, *shape: int) -> Interval:
+        """Return NaN throughout."""
+        return cls(*(np.full(shape, np.nan) for _ in range(3)))
+
+    def put(self, place: slice, mean: Floats, draws: Floats, level: float) -> None:
+        """Fill in means and, from their resamples (n_draws, ...), intervals."""
+        self.mean[place] = mean
+        self.low[place], self.high[place] = percentile_interval(draws, level)
+
+    def hide(self, where: NDArray[np.bool_]) -> None:
+        """Make intervals undefined."""
+        self.low[where] = self.high[where] = np.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,72 +88,46 @@ def estimate(
     The combined score is that of the means over pairs, as the challenges define it, not the mean of
     trials' combined scores; see `harness.analysis.tables.combined_score`.
     """
-    return _Estimation(block, scales, baseline, bootstrap, floors or {}).carried_out()
-
-
-class _Estimation:
-    """The estimates of one block while they are made, some settings at a time."""
-
-    def __init__(
-        self,
-        block: Block,
-        scales: Sequence[Scale],
-        baseline: int | None,
-        bootstrap: Bootstrap,
-        floors: Mapping[str, float],
-    ) -> None:
-        self.block, self.scales, self.bootstrap, self.floors = block, scales, bootstrap, floors
-        self.resamples = resample(list(block.pairs["context"]), bootstrap)
-        n_settings, _, n_metrics = block.values.shape
-        self.metrics = Interval.undefined(n_settings, n_metrics)
-        self.combined = Interval.undefined(n_settings)
-        self.limits = np.full((n_settings, n_metrics), np.nan)
-        self.ties = np.zeros((n_settings, n_metrics), dtype=bool)
-        self.places = metric_ranks(pair_means(block.values), scales, ranked_settings(block))
-        self.combination = combination(block, scales, baseline, self.resamples)
-
-    def carried_out(self) -> Estimates:
-        """Go through the settings, and leave undefined what too few pairs say nothing about."""
-        block = self.block
-        if len(block.pairs):
-            leaders = self._leaders()
-            for part in parts(block, self.bootstrap.draws):
-                self._estimate(part, leaders)
-        n_defined = (~np.isnan(block.values)).sum(axis=1)
-        whole = np.array([scale.per_context for scale in self.scales], dtype=bool)
-        self.metrics.hide((n_defined < 2) | whole)
-        n_scored = block.scored.sum(axis=1)
-        self.combined.hide(n_scored < 2)
-        self.combined.mean[n_scored == 0] = np.nan
-        for place, scale in enumerate(self.scales):
-            self.limits[:, place] = self.floors.get(scale.name, self.limits[:, place])
-        return Estimates(
-            self.metrics, n_defined, self.combined, self.limits, self.places, self.ties
-        )
-
-    def _estimate(self, part: slice, leaders: Sequence[tuple[int, Opponent]]) -> None:
-        level = self.bootstrap.level
-        mean, draws = drawn_means(self.block, part, self.resamples)
-        self.metrics.put(part, mean, draws, level)
+    resamples = resample(list(block.pairs["context"]), bootstrap)
+    shape = (len(block.settings), len(scales))
+    metrics, combined = Interval.undefined(*shape), Interval.undefined(shape[0])
+    limits, ties = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    places = metric_ranks(pair_means(block.values), scales, ranked_settings(block))
+    combiner = combination(block, scales, baseline, resamples)
+    leaders = _leaders(block, scales, places, resamples)
+    for part in parts(block, bootstrap.draws) if len(block.pairs) else ():
+        known = drawn_means(block, part, resamples)
+        metrics.put(part, *known, bootstrap.level)
         for column, leader in leaders:
-            found = leader.differences(part, (mean, draws))
-            low, high = (end[:, 0] for end in percentile_interval(found.draws, level))
-            behind = (found.n_pairs[:, 0] > 1) & (self.places[part, column] > 1)
-            self.ties[part, column] = (low <= 0) & (high >= 0) & behind
-        if self.combination is not None:
-            self.limits[part] = self.combination.floors(part)
-            self.combined.put(part, *self.combination.scores(part, (mean, draws)), level)
+            found = leader.differences(part, known)
+            low, high = (end[:, 0] for end in percentile_interval(found.draws, bootstrap.level))
+            behind = (found.n_pairs[:, 0] > 1) & (places[part, column] > 1)
+            ties[part, column] = (low <= 0) & (high >= 0) & behind
+        if combiner is not None:
+            limits[part] = combiner.floors(part)
+            combined.put(part, *combiner.scores(part, known), bootstrap.level)
+    # Too few pairs say nothing, and neither does one value for a whole context.
+    n_defined = (~np.isnan(block.values)).sum(axis=1)
+    metrics.hide((n_defined < 2) | np.array([scale.per_context for scale in scales], dtype=bool))
+    n_scored = block.scored.sum(axis=1)
+    combined.hide(n_scored < 2)
+    combined.mean[n_scored == 0] = np.nan
+    for column, scale in enumerate(scales):
+        limits[:, column] = (floors or {}).get(scale.name, limits[:, column])
+    return Estimates(metrics, n_defined, combined, limits, places, ties)
 
-    def _leaders(self) -> list[tuple[int, Opponent]]:
-        """Return for each ranked metric its column and the setting that is first by it."""
-        found = []
-        for column in np.flatnonzero((self.places == 1).any(axis=0)).tolist():
-            if self.scales[column].per_context:
-                continue
-            first = int(np.flatnonzero(self.places[:, column] == 1)[0])
+
+def _leaders(
+    block: Block, scales: Sequence[Scale], places: Floats, resamples: Resamples
+) -> list[tuple[int, Opponent]]:
+    """Return for each ranked metric its column and the setting that is first by it."""
+    found = []
+    for column in np.flatnonzero((places == 1).any(axis=0)).tolist():
+        if not scales[column].per_context:
+            first = int(np.flatnonzero(places[:, column] == 1)[0])
             columns = slice(column, column + 1)
-            found.append((column, Opponent(self.block, first, self.resamples, columns)))
-        return found
+            found.append((column, Opponent(block, first, resamples, columns)))
+    return found
 
 
 def ranked_settings(block: Block) -> NDArray[np.bool_]:
@@ -143,10 +139,7 @@ def ranked_settings(block: Block) -> NDArray[np.bool_]:
 
 def pair_means(values: Floats) -> Floats:
     """Return the means (n_settings, n_metrics) over the pairs that are defined."""
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(defined, values, 0.0).sum(axis=1) / defined.sum(axis=1)
-    return mean
+    return defined_mean(values, axis=1)
 
 
 def misses(means: Floats, floors: Floats, higher_is_better: bool) -> NDArray[np.bool_]:  # noqa: FBT001 - data of a metric, not a switch

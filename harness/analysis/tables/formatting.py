@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.tables.text import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -128,16 +128,12 @@ def amount(value: float) -> str:
 
 def amount_cells(values: Iterable[float], changes: Iterable[float]) -> list[Cell]:
     """Return amounts, two digits or whole, with their change in percent beside, if there is any."""
-    return [
-        Cell(amount(value), _percent(value, by)) for value, by in zip(values, changes, strict=True)
-    ]
-
-
-def _percent(value: float, change: float) -> str:
-    before = value - change
-    if math.isnan(change) or not change or not before:
-        return ""
-    return f"{signed(100 * change / before, 0)} %"
+    cells = []
+    for value, change in zip(values, changes, strict=True):
+        before = value - change
+        known = change and before and not math.isnan(change)
+        cells.append(Cell(amount(value), f"{signed(100 * change / before, 0)} %" if known else ""))
+    return cells
 
 
 def p_text(p: float) -> str:
@@ -155,14 +151,13 @@ def texts(values: Iterable[object]) -> list[Cell]:
 def model_cells(part: pd.DataFrame) -> list[Cell]:
     """Return a row's model with its sign and setting, and how many pairs it lacks."""
     most = int(part["n_pairs"].max()) if "n_pairs" in part else 0
-    return [Cell(_model(row, most)) for row in part.to_dict("records")]
-
-
-def _model(row: Mapping[Any, Any], most_pairs: int) -> str:
-    parts = [row["model"], _SIGNS.get(row.get("role", ""), ""), row["setting"]]
-    if row.get("n_pairs", most_pairs) < most_pairs:
-        parts.append(f"({row['n_pairs']} of {most_pairs} pairs)")
-    return " ".join(part for part in parts if part)
+    cells = []
+    for row in part.to_dict("records"):
+        words = [row["model"], _SIGNS.get(row.get("role", ""), ""), row["setting"]]
+        if row.get("n_pairs", most) < most:
+            words.append(f"({row['n_pairs']} of {most} pairs)")
+        cells.append(Cell(" ".join(word for word in words if word)))
+    return cells
 
 
 def scored_cells(part: pd.DataFrame, name: str, best: Any) -> list[Cell]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from harness.analysis.statistics import Bootstrap
+from harness.analysis.statistics import DEFAULT, Bootstrap
 from harness.analysis.tables.ablation import ablation
 from harness.analysis.tables.comparison import compare
 from harness.analysis.tables.cost import cost
@@ -36,7 +36,6 @@ Kind = Literal[
     "ranks",
 ]
 
-_DEFAULT = Bootstrap()
 _OF_A_SCOPE = {
     "sweep": sweep,
     "perturbations": perturbations,
@@ -52,7 +51,7 @@ def tables_of(
     *,
     suites: Sequence[str] = (),
     baseline: str | None = None,
-    bootstrap: Bootstrap = _DEFAULT,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> tuple[Table, ...]:
     """Return the tables of one kind, one for each suite; of drift one for all of them.
 

@@ -79,19 +79,15 @@ def latex(title: str, sections: Iterable[Section], notes: Sequence[str]) -> str:
     floats = [one for section in sections for one in _floats(section, title)]
     lines = ["% Needs \\usepackage{booktabs}."]
     for place, (caption, parts) in enumerate(floats):
-        last = place == len(floats) - 1 and _have_room(parts, notes)
+        n_lines = sum(1 + len(note) // NOTE_WIDTH for note in notes)
+        room = sum(part.n_lines for part in parts) + n_lines <= MOST_LINES
+        last = place == len(floats) - 1 and room
         lines += [*_float(caption, parts), *(_notes(notes) if last else ()), _END]
     if not floats:
         lines += _notes(notes)
     elif not last:
         lines += [_BEGIN, *_notes(notes), _END]
     return "\n".join(lines) + "\n"
-
-
-def _have_room(parts: Sequence[_Part], notes: Sequence[str]) -> bool:
-    """Whether the notes fit below the parts of a float."""
-    n_lines = sum(1 + len(note) // NOTE_WIDTH for note in notes)
-    return sum(part.n_lines for part in parts) + n_lines <= MOST_LINES
 
 
 def _notes(notes: Sequence[str]) -> list[str]:

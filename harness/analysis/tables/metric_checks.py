@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.statistics import Bootstrap, percentile_interval, resample
+from harness.analysis.statistics import (
+    DEFAULT,
+    Bootstrap,
+    defined_mean,
+    percentile_interval,
+    resample,
+)
 from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Cell, Section
 from harness.metrics import SCALES, registered
@@ -41,8 +47,6 @@ LEAST_GAIN = 0.01
 """A gain below this share of the way to the best value is too small to speak of."""
 
 TRICKS = tuple(kind.name for kind in KINDS.values() if kind.role == "trick")
-_DEFAULT = Bootstrap()
-
 MARK = "⚠"
 """Beside a metric that is blind or can be raised by a trick."""
 
@@ -56,7 +60,7 @@ def _sections(table: Table) -> list[Section]:
 
 
 def trust_table(
-    scores: pd.DataFrame, left_out: Mapping[str, str], bootstrap: Bootstrap = _DEFAULT
+    scores: pd.DataFrame, left_out: Mapping[str, str], bootstrap: Bootstrap = DEFAULT
 ) -> Table:
     """Return one row for each suite and metric that has a direction.
 
@@ -109,13 +113,8 @@ def trust_of(results: Results) -> tuple[Table, ...]:
             table = trust_table(pd.read_parquet(BytesIO(rows)), said["left_out"])
             about = f"{said['dataset']} v{said['dataset_version']}"
             notes = (f"{about}: {said['n_pairs']} pairs in {said['n_contexts']} contexts.",)
-            tables.append(
-                replace(
-                    table,
-                    frame=table.frame.assign(dataset=said["dataset"]),
-                    notes=(*notes, *table.notes),
-                )
-            )
+            frame = table.frame.assign(dataset=said["dataset"])
+            tables.append(replace(table, frame=frame, notes=(*notes, *table.notes)))
     return tuple(tables)
 
 
@@ -157,7 +156,7 @@ class _Worth:
         self.place = {name: at for at, name in enumerate(wide.columns)}
 
     def row(self) -> dict[str, Any]:
-        means, draws = _means(self.values), self.resamples.means(self.values)
+        means, draws = defined_mean(self.values, axis=0), self.resamples.means(self.values)
         row: dict[str, Any] = {"best": self.best, "n_pairs": len(self.values)}
         row |= {name: means[at] for name, at in self.place.items()}
         for name, suffix in ((POSITIVE, ""), (INTERPOLATED, "_interpolated")):
@@ -170,9 +169,10 @@ class _Worth:
         )
         raised = []
         for trick in TRICKS:
-            gain = self._gain(trick)
+            better = self.values[:, self.place[trick]] - self.values[:, self.place[BASE]]
+            gain = self.sign * better[:, None]  # (n_pairs, 1)
             row |= self._with_interval(
-                f"gain:{trick}", _means(gain)[0], self.resamples.means(gain)[:, 0]
+                f"gain:{trick}", defined_mean(gain, axis=0)[0], self.resamples.means(gain)[:, 0]
             )
             way = self.sign * (self.best - row[BASE])
             enough = np.isnan(way) or row[f"gain:{trick}"] >= LEAST_GAIN * way
@@ -198,36 +198,21 @@ class _Worth:
         won = np.sign(self.sign * (good - bad)[both])
         return float((won > 0).mean() + (won == 0).mean() / 2) if both.any() else np.nan
 
-    def _gain(self, trick: str) -> np.ndarray:
-        """Return how much better each pair is scored with the trick: (n_pairs, 1)."""
-        gain = self.sign * (self.values[:, self.place[trick]] - self.values[:, self.place[BASE]])
-        return np.asarray(gain[:, None])
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        means: np.ndarray = np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
-    return means
-
 
 def _row(row: Mapping[Any, Any]) -> tuple[Cell, ...]:
     marked = row["blind"] or row["raised_by"]
+    span = Cell("—")  # where the metric has no best value
+    if not np.isnan(row["dynamic_range"]):
+        text = f"{row['dynamic_range']:.2f}{' blind' if row['blind'] else ''}"
+        span = Cell(text, f"[{row['dynamic_range_low']:.2f}, {row['dynamic_range_high']:.2f}]")
     return (
         Cell(f"{MARK} {row['metric']}" if marked else str(row["metric"])),
         Cell(_number(row[POSITIVE])),
         Cell(_number(row[NEGATIVE])),
-        _range_cell(row),
+        span,
         Cell(f"{row['beats']:.0%}"),
         Cell(", ".join(_gained(row)) or "—"),
     )
-
-
-def _range_cell(row: Mapping[Any, Any]) -> Cell:
-    if np.isnan(row["dynamic_range"]):
-        return Cell("—")  # the metric has no best value
-    interval = f"[{row['dynamic_range_low']:.2f}, {row['dynamic_range_high']:.2f}]"
-    return Cell(f"{row['dynamic_range']:.2f}{' blind' if row['blind'] else ''}", interval)
 
 
 def _gained(row: Mapping[Any, Any]) -> Iterator[str]:
@@ -258,10 +243,7 @@ def _notes(frame: pd.DataFrame, left_out: Mapping[str, str], bootstrap: Bootstra
     )
     for trick in TRICKS:
         if any(trick in names.split() for names in frame.get("raised_by", ())):
-            yield f"{trick}: {_lower(KINDS[trick].summary)}"
+            summary = KINDS[trick].summary
+            yield f"{trick}: {summary[:1].lower()}{summary[1:]}"
     for name, reason in left_out.items():
         yield f"Not scored: {name} ({reason.rstrip('.')})."
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -10,6 +10,7 @@ import numpy as np
 from harness.analysis.statistics import FEW
 from harness.analysis.tables.formatting import BASELINE_SIGN, CEILING_SIGN, FLOOR_SIGN, TIE_SIGN
 from harness.analysis.tables.scale import WHOLE
+from harness.analysis.tables.score_array import block_title
 from harness.metrics import SCALES, registered_suites
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from harness.analysis.tables.estimates import Estimates
     from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
+    from harness.analysis.tables.selection import Scope
 
 SHOWN = 8
 
@@ -34,64 +36,35 @@ class Summary(NamedTuple):
     baselines: tuple[str, ...]
 
 
-def table_notes(
-    results: Results,
-    suite: str,
-    scales: Sequence[Scale],
-    summaries: Sequence[Summary],
-    *,
-    baseline: str | None,
-    bootstrap: Bootstrap,
-) -> tuple[str, ...]:
-    """Return the notes of a comparison, one paragraph each."""
-    notes = [*about([summary.block for summary in summaries], suite, scales)]
-    notes.append(
-        f"{what_a_mean_is()} {what_an_interval_is(bootstrap)} #n is the rank; ties share "
+def table_notes(scope: Scope, summaries: Sequence[Summary]) -> Iterator[str]:
+    """Yield the notes of a comparison, one paragraph each."""
+    yield from about([summary.block for summary in summaries], scope.suite, scope.scales)
+    yield (
+        f"{what_a_mean_is()} {what_an_interval_is(scope.bootstrap)} #n is the rank; ties share "
         "the better one."
     )
-    notes += _combined(suite, scales, summaries, baseline)
-    notes += _signs(summaries)
-    notes += [note for summary in summaries for note in _unlike(summary)]
-    notes += gaps(results, suite)
-    return tuple(notes)
+    yield from _combined(scope, summaries)
+    yield from _signs(summaries)
+    for summary in summaries:
+        yield from _unlike(summary)
+    yield from scope.gaps()
 
 
 def about(blocks: Iterable[Block], suite: str, scales: Sequence[Scale]) -> Iterator[str]:
     """Say what a table is of: data with their versions, and the suite with its metrics'."""
     for block in blocks:
-        yield _data(block)
+        title, contexts = block.title, block.pairs["context"].nunique()
+        seeds, folds = (_numbers(block.trials[name]) for name in ("seed", "fold"))
+        yield (
+            f"{title + ': ' if title else ''}{counted(len(block.pairs), 'pair')} in "
+            f"{counted(contexts, 'context')}; seeds {seeds}; folds {folds}."
+        )
     metrics = ", ".join(f"{scale.name} v{scale.version}" for scale in scales) or "no scores"
     known = registered_suites().get(suite)
     oracle = f" ({known.oracle})" if known else ""
     yield f"Suite {suite}{oracle}: {metrics}."
     if whole := [scale.name for scale in scales if scale.per_context]:
         yield f"No interval and no test of {', '.join(whole)}: {WHOLE}, no sample of it."
-
-
-def gaps(results: Results, suite: str) -> Iterator[str]:
-    """Say what is not in a table: undefined scores with reasons, and trials."""
-    yield from _undefined(results, suite)
-    yield from _trials(results, suite)
-
-
-def block_title(block_key: Sequence[str], version: object = None) -> str:
-    """Return ``papalexi21 v1, unseen-perturbation``; what is empty is left out."""
-    dataset, split = block_key[0], block_key[1]
-    named = f"{dataset} v{version}" if dataset and version is not None else dataset
-    controls = ["controls shared"] if "shared" in block_key[2:] else []
-    return ", ".join(part for part in (named, split, *controls) if part)
-
-
-def _data(block: Block) -> str:
-    trials = block.trials
-    version = trials["dataset_version"].iloc[0] if "dataset_version" in trials else None
-    contexts = block.pairs["context"].nunique()
-    seeds, folds = (_numbers(trials[name]) for name in ("seed", "fold"))
-    title = block_title(block.key, version)
-    return (
-        f"{title + ': ' if title else ''}{counted(len(block.pairs), 'pair')} in "
-        f"{counted(contexts, 'context')}; seeds {seeds}; folds {folds}."
-    )
 
 
 def what_a_mean_is() -> str:
@@ -111,14 +84,20 @@ def what_an_interval_is(bootstrap: Bootstrap) -> str:
     )
 
 
-def _combined(
-    suite: str, scales: Sequence[Scale], summaries: Sequence[Summary], baseline: str | None
-) -> Iterator[str]:
+def _where(block: Block, summaries: Sequence[Summary]) -> str:
+    """Return the block's title for a sentence, empty where a table has one block."""
+    title = block_title(block.key)
+    return f" for {title}" if title and len(summaries) > 1 else ""
+
+
+def _combined(scope: Scope, summaries: Sequence[Summary]) -> Iterator[str]:
+    """Yield how the combined score is made, and why there is none where there is none."""
+    suite, baseline = scope.suite, scope.baseline
     declared = registered_suites().get(suite)
     if declared is not None and declared.anchored:
         yield from _between(summaries)
         return
-    members = [scale.name for scale in scales if scale.best is not None]
+    members = [scale.name for scale in scope.scales if scale.best is not None]
     if not members:
         yield f"No combined score: suite {suite} defines none for these metrics."
         return
@@ -126,8 +105,7 @@ def _combined(
         yield "No combined score: no baseline is named, by the job (score: baseline:) or here."
         return
     for summary in summaries:
-        title = block_title(summary.block.key)
-        where = f" for {title}" if title and len(summaries) > 1 else ""
+        where = _where(summary.block, summaries)
         if not summary.baselines:
             yield f"No combined score{where}: the baseline {baseline} has no scores there."
         elif len(summary.baselines) > 1:
@@ -144,30 +122,23 @@ def _combined(
 
 
 def _between(summaries: Sequence[Summary]) -> Iterator[str]:
-    """Say what the score between anchors is, and where there is none and why."""
+    """Yield how the score between anchors is made, and why a block has none."""
     for block in (summary.block for summary in summaries):
         if block.ends is None:
-            title = block_title(block.key)
-            where = f" for {title}" if title and len(summaries) > 1 else ""
             why = block.no_ends or "not all of its members were scored"
-            yield f"No combined score{where}: {why.removesuffix('.')}."
-    if any(summary.block.ends is not None for summary in summaries):
-        yield (
-            f"combined: each mean u of {', '.join(SCALES)} on the scale from the mean response of "
-            "the truth, b, to its replicate r (halves of it against each other, five seeded "
-            f"splits), {_scaling()}; averaged within each context, then over contexts. Intervals "
-            "hold b and r as they are."
-        )
-
-
-def _scaling() -> str:
-    """Return how the members of the 2026 score are scaled, and which are held within bounds."""
+            yield f"No combined score{_where(block, summaries)}: {why.removesuffix('.')}."
     bounded = [
         f"{name} within {scale.low:g} and {scale.high:g}".replace(" and inf", " and ∞")
         for name, scale in SCALES.items()
         if np.isfinite(scale.low) or np.isfinite(scale.high)
     ]
-    return f"(u − b)/(r − b), {', '.join(bounded)}"
+    if any(summary.block.ends is not None for summary in summaries):
+        yield (
+            f"combined: each mean u of {', '.join(SCALES)} on the scale from the mean response of "
+            "the truth, b, to its replicate r (halves of it against each other, five seeded "
+            f"splits), (u − b)/(r − b), {', '.join(bounded)}; averaged within each context, then "
+            "over contexts. Intervals hold b and r as they are."
+        )
 
 
 def _signs(summaries: Sequence[Summary]) -> Iterator[str]:
@@ -184,15 +155,11 @@ def _signs(summaries: Sequence[Summary]) -> Iterator[str]:
             "difference holds 0."
         )
     if any((~np.isnan(summary.found.floors)).any() for summary in summaries):
+        between = any(summary.block.ends is not None for summary in summaries)
+        floor = "that of the truth's mean response" if between else "the baseline's own mean"
         yield (
-            f"{FLOOR_SIGN} misses the floor of that metric: {_floor(summaries)}, unless the "
-            "job says otherwise."
+            f"{FLOOR_SIGN} misses the floor of that metric: {floor}, unless the job says otherwise."
         )
-
-
-def _floor(summaries: Sequence[Summary]) -> str:
-    between = any(summary.block.ends is not None for summary in summaries)
-    return "that of the truth's mean response" if between else "the baseline's own mean"
 
 
 def _unlike(summary: Summary) -> Iterator[str]:
@@ -203,16 +170,17 @@ def _unlike(summary: Summary) -> Iterator[str]:
         for setting, scored in zip(block.settings, block.scored.sum(axis=1), strict=True)
         if scored < n_pairs
     ]
-    where = block_title(block.key)
+    title = block_title(block.key)
+    where = f" in {title}" if title else ""
     if lacking:
         yield (
-            f"Not like with like{' in ' + where if where else ''}: not all pairs have scores of "
+            f"Not like with like{where}: not all pairs have scores of "
             f"{cut(lacking)}. Means and intervals are over the pairs that a model has, and its "
             "combined score compares it with the baseline on those."
         )
     if 1 < n_pairs < FEW:
         yield (
-            f"Only {n_pairs} pairs{' in ' + where if where else ''}: with fewer than {FEW}, "
+            f"Only {n_pairs} pairs{where}: with fewer than {FEW}, "
             "bootstrap intervals are too narrow."
         )
     single = (summary.found.n_defined == 1).any(axis=1)
@@ -221,28 +189,22 @@ def _unlike(summary: Summary) -> Iterator[str]:
         yield f"No interval for a metric with one defined pair: {cut(names)}."
 
 
-def _undefined(results: Results, suite: str) -> Iterator[str]:
-    """Count NaN by metric, with reasons and models."""
-    rows = results.rows
-    rows = rows[(rows["suite"] == suite).to_numpy() & rows["value"].isna().to_numpy()]
-    if rows.empty:
-        return
-    model = dict(zip(results.trials["trial"], results.trials["model"], strict=True))
+def gaps(results: Results, suite: str) -> Iterator[str]:
+    """Yield the undefined scores by metric, with reasons, and the trials that are left out."""
+    trials, rows = results.trials, results.rows
+    of_suite = (rows["suite"] == suite).to_numpy()
+    scored = set(rows.loc[of_suite, "trial"].unique())
+    rows = rows[of_suite & rows["value"].isna().to_numpy()]
     for metric, part in rows.groupby("metric", observed=True, sort=True):
         reasons = Counter(str(reason) or "no reason given" for reason in part["reason"])
         told = "; ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
-        models = sorted({str(model[trial]) for trial in part["trial"].unique()})
+        named = trials.loc[trials["trial"].isin(part["trial"].unique()), "model"]
+        models = sorted({str(model) for model in named})
         yield f"NaN in {metric}: {counted(len(part), 'score')} of {cut(models)} ({told})."
-
-
-def _trials(results: Results, suite: str) -> Iterator[str]:
-    """Name the trials that are not in the table."""
-    trials, rows = results.trials, results.rows
     for state in ("failed", "missing"):
         chosen = trials[trials["state"] == state]
         if len(chosen):
             yield f"{counted(len(chosen), 'trial')} {state}: {cut(_named(chosen))}."
-    scored = set(rows.loc[rows["suite"] == suite, "trial"].unique())
     done = trials[(trials["state"] == "done") & ~trials["trial"].isin(scored)]
     if results.n_unplanned:
         yield f"{counted(results.n_unplanned, 'trial')} left out, of an earlier state of the job."
@@ -251,6 +213,7 @@ def _trials(results: Results, suite: str) -> Iterator[str]:
 
 
 def _named(trials: pd.DataFrame) -> list[str]:
+    """Return each trial's name with its model, fold and seed."""
     columns = (trials[name] for name in ("trial", "model", "fold", "seed"))
     rows = zip(*columns, strict=True)
     return [f"{trial} ({model}, fold {fold}, seed {seed})" for trial, model, fold, seed in rows]

@@ -44,7 +44,9 @@ def facts_of(block: Block, runs: Sequence[str]) -> pd.DataFrame:
     pairs = [*zip(block.pairs["context"], block.pairs["perturbation"], strict=True)]
     known: dict[tuple[str, str], tuple[float, float, float]] = {}
     for values in truths_of(runs):
-        if _is_of(values, pairs):
+        named = zip(values["contexts"], values["perturbations"], strict=True)
+        held = {pair for pair in named if pair[1] != values["control_label"]}
+        if held and held <= set(pairs):  # a truth of these pairs, as far as names tell
             for pair, found in _facts(values):
                 if found[0] > known.get(pair, (0.0,))[0]:
                     known[pair] = found
@@ -63,13 +65,6 @@ def truths_of(runs: Sequence[str]) -> Iterator[Values]:
                         yield read_values(paths.join(folder, key, name))
                     except (DamagedError, OSError):
                         continue  # scoring makes it again; without it a fact is unknown
-
-
-def _is_of(values: Values, pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether a truth is of these pairs, as far as names tell."""
-    named = zip(values["contexts"], values["perturbations"], strict=True)
-    held = {pair for pair in named if pair[1] != values["control_label"]}
-    return bool(held) and held <= set(pairs)
 
 
 def _facts(values: Values) -> Iterator[tuple[tuple[str, str], tuple[float, float, float]]]:

@@ -18,15 +18,14 @@ from harness.analysis.tables.notes import counted, cut
 from harness.analysis.tables.resampling import Opponent
 from harness.analysis.tables.scale import WHOLE
 from harness.analysis.tables.selection import by_block, identity, standing
-from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.analysis.statistics import PairedTests
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
+    from harness.analysis.tables.table import Table
 
 MOST = 20
 """With more settings than this, each is compared with one rather than with all others: 20 settings
@@ -47,16 +46,13 @@ def pairs(scope: Scope, *, against: str | None = None) -> Table:
         The model to compare all others with; by default every two settings, best first, or where
         these are more than `MOST` the baseline, or else the best.
     """
-    frames, notes = [], [*scope.about(), *_notes(scope)]
+    frames, notes = [], [*_notes(scope)]
     for block in scope.blocks:
         chosen, said = _chosen(block, scope, against)
         notes += said
         if chosen:
             frames.append(_frame(block, scope, chosen))
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    notes += scope.gaps()
-    level = scope.bootstrap.level
-    return Table("pairs", scope.suite, scope.scales, frame, tuple(notes), _sections, level)
+    return scope.table("pairs", frames, notes, _sections)
 
 
 def _notes(scope: Scope) -> Iterator[str]:
@@ -114,16 +110,12 @@ def _frame(block: Block, scope: Scope, chosen: Sequence[tuple[int, int]]) -> pd.
     frame |= {"n_pairs": n_pairs.ravel(), "difference": pair_means(changes).ravel()}
     frame |= {"difference_low": np.where(few, np.nan, low[:, columns]).ravel()}
     frame |= {"difference_high": np.where(few, np.nan, high[:, columns]).ravel()}
-    frame |= {"a_better": better.ravel(), **_p_values(found, np.tile(whole, len(chosen)))}
+    tests = {"p_permutation": found.permutation, "p_wilcoxon": found.wilcoxon}
+    frame |= {"a_better": better.ravel(), **tests}
+    frame |= {f"{name}_holm": holm(p) for name, p in tests.items()}
+    reasons = zip(found.reasons, np.tile(whole, len(chosen)), strict=True)
+    frame["reason"] = [WHOLE if same else reason for reason, same in reasons]
     return pd.DataFrame(frame, index=range(len(of_row)))
-
-
-def _p_values(found: PairedTests, whole: np.ndarray) -> dict[str, Any]:
-    """Return the columns of tests; none where `whole`, a value being the same for all pairs."""
-    named = {"p_permutation": found.permutation, "p_wilcoxon": found.wilcoxon}
-    adjusted = {f"{name}_holm": holm(p) for name, p in named.items()}
-    reasons = zip(found.reasons, whole, strict=True)
-    return {**named, **adjusted, "reason": [WHOLE if same else reason for reason, same in reasons]}
 
 
 def _intervals(

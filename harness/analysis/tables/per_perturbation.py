@@ -20,12 +20,11 @@ from harness.analysis.tables.pair_properties import EXPLAINED, FACTS, facts_of
 from harness.analysis.tables.score_array import BLOCK, blocks
 from harness.analysis.tables.selection import (
     best_of_each_model,
-    block_name,
+    joined,
     scales_of,
     standing,
     suite_names,
 )
-from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Section
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
+    from harness.analysis.tables.table import Table
     from harness.analysis.tables.text import Cell
 
 MOST = 8
@@ -52,7 +52,7 @@ def per_pair(results: Results) -> pd.DataFrame:
     for suite in suite_names(results):
         names = [scale.name for scale in scales_of(results, suite)]
         frames.extend(_rows(block, suite, names) for block in blocks(results, suite, names))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return joined(frames)
 
 
 def _rows(block: Block, suite: str, metrics: Sequence[str]) -> pd.DataFrame:
@@ -74,12 +74,11 @@ def perturbations(scope: Scope) -> Table:
 
     Columns of its frame as `per_pair`, and those of `facts_of`.
     """
-    frames, notes = [], [*scope.about()]
-    notes.append(
+    frames, views = [], []
+    notes = [
         "A number is a pair's score, averaged over seeds and folds. Bold: the best of the pair. "
         f"{EXPLAINED}"
-    )
-    views = []
+    ]
     for block in scope.blocks:
         facts = facts_of(block, scope.results.runs)
         order = standing(block, scope.scales, scope.reference(block)).order
@@ -89,10 +88,7 @@ def perturbations(scope: Scope) -> Table:
         rows = _rows(block, scope.suite, [scale.name for scale in scope.scales])
         pair = np.nonzero(block.scored)[1]
         frames.append(pd.concat([rows, facts.iloc[pair].reset_index(drop=True)], axis=1))
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    notes += scope.gaps()
-    layout = partial(_sections, views)
-    return Table("perturbations", scope.suite, scope.scales, frame, tuple(notes), layout)
+    return scope.table("perturbations", frames, notes, partial(_sections, views))
 
 
 def _sections(
@@ -109,7 +105,7 @@ def _sections(
             columns |= {FACTS[n]: significant(facts[n].to_numpy()[order]) for n in known}
             values = block.values[shown][:, order, column]
             columns |= _scores(values, [block.settings[place].title for place in shown], scale)
-            title = f"{block_name(block)}: {scale.name}{ARROWS[scale.higher_is_better]}"
+            title = f"{block.title}: {scale.name}{ARROWS[scale.higher_is_better]}"
             yield Section.of(title, columns, n_labels=len(names))
 
 

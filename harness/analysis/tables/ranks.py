@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.statistics import (
-    Friedman,
     Stability,
     agreement,
     friedman,
@@ -19,6 +18,7 @@ from harness.analysis.statistics import (
     ranks_of,
     resample,
     stability,
+    untested,
 )
 from harness.analysis.tables.estimates import metric_ranks, pair_means
 from harness.analysis.tables.formatting import (
@@ -33,8 +33,7 @@ from harness.analysis.tables.formatting import (
 from harness.analysis.tables.notes import counted, cut
 from harness.analysis.tables.resampling import drawn_means, parts
 from harness.analysis.tables.scale import WHOLE
-from harness.analysis.tables.selection import block_name, identity, standing
-from harness.analysis.tables.table import Table
+from harness.analysis.tables.selection import identity, standing
 from harness.analysis.tables.text import Cell, Section
 
 if TYPE_CHECKING:
@@ -42,14 +41,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.analysis.statistics import Ranks
-    from harness.analysis.tables.scale import Scale
+    from harness.analysis.statistics import Friedman, Ranks
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
+    from harness.analysis.tables.table import Table
 
     Floats = NDArray[np.float64]
 
 
+MEAN_RANK = "mean rank"
 MOST = 200
 """Ranks are of so many settings at most: of the best."""
 
@@ -93,9 +93,6 @@ class Ranking:
     n_left_out: int
 
 
-MEAN_RANK = "mean rank"
-
-
 def ranking_of(block: Block, scope: Scope) -> Ranking | None:
     """Return the ranking of a block's settings; None where fewer than two have scores."""
     order = standing(block, scope.scales, scope.reference(block)).order
@@ -109,10 +106,15 @@ def ranking_of(block: Block, scope: Scope) -> Ranking | None:
         scale.name: ranks_of(means[:, at], draws[..., at], higher_is_better=up, level=level)
         for at, scale, up in directed
     }
+    tests = {
+        scale.name: friedman(block.values[[*places], :, at].T, higher_is_better=up, level=level)
+        for at, scale, up in directed
+    }
     whole = {scale.name for _, scale, _ in directed if scale.per_context}
     unsure = np.full(len(places), np.nan)
-    for name in whole:
+    for name in whole:  # all pairs of a context share one value: nothing to resample or to test
         by_metric[name] = replace(by_metric[name], low=unsure, high=unsure, best=unsure)
+        tests[name] = untested(tests[name].n_pairs, len(places), tests[name].reason or WHOLE)
     mean_rank, by_mean = mean_ranks_of([*by_metric.values()], level)
     every = {**by_metric, MEAN_RANK: by_mean}
     return Ranking(
@@ -121,12 +123,7 @@ def ranking_of(block: Block, scope: Scope) -> Ranking | None:
         mean_rank,
         by_mean,
         by_metric,
-        {
-            scale.name: _untested(
-                friedman(block.values[[*places], :, at].T, higher_is_better=up, level=level), scale
-            )
-            for at, scale, up in directed
-        },
+        tests,
         {
             name: Stability(np.nan, np.nan, np.nan, 0, WHOLE)
             if name in whole
@@ -134,18 +131,9 @@ def ranking_of(block: Block, scope: Scope) -> Ranking | None:
             for name, found in every.items()
         },
         _by_seed(block, scope, places, every),
-        agreement(np.array([found.rank for found in by_metric.values()])),
+        agreement([found.rank for found in by_metric.values()]),
         len(order) - len(places),
     )
-
-
-def _untested(found: Friedman, scale: Scale) -> Friedman:
-    """Return Friedman's test as it is, or none of a metric whose pairs share one value."""
-    if not scale.per_context:
-        return found
-    undefined = np.full_like(found.p_values, np.nan)
-    nothing = (np.nan, np.nan, np.nan)
-    return Friedman(found.n_pairs, undefined[0], *nothing, undefined, found.reason or WHOLE)
 
 
 def _drawn(block: Block, scope: Scope, places: Sequence[int]) -> tuple[Floats, Floats]:
@@ -194,11 +182,7 @@ def ranks(scope: Scope) -> Table:
     """
     found = [one for block in scope.blocks if (one := ranking_of(block, scope)) is not None]
     frames = [_frame(ranking, scope) for ranking in found]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    notes = [*scope.about(), *_notes(scope, found), *scope.gaps()]
-    layout = partial(_sections, found)
-    level = scope.bootstrap.level
-    return Table("ranks", scope.suite, scope.scales, frame, tuple(notes), layout, level)
+    return scope.table("ranks", frames, _notes(scope, found), partial(_sections, found))
 
 
 def _frame(ranking: Ranking, scope: Scope) -> pd.DataFrame:
@@ -246,7 +230,7 @@ def _notes(scope: Scope, found: Sequence[Ranking]) -> Iterator[str]:
     for ranking in found:
         if ranking.n_left_out:
             left = counted(ranking.n_left_out, "setting")
-            yield f"{block_name(ranking.block)}: {left} behind these left out."
+            yield f"{ranking.block.title}: {left} behind these left out."
 
 
 # --- how it is shown ----------------------------------------------------------------------------
@@ -255,11 +239,15 @@ def _notes(scope: Scope, found: Sequence[Ranking]) -> Iterator[str]:
 def _sections(found: Sequence[Ranking], table: Table) -> Iterator[Section]:
     better = {scale.name: ARROWS[scale.higher_is_better] for scale in table.scales}
     for ranking in found:
-        title = block_name(ranking.block)
+        title = ranking.block.title
         settings = [ranking.block.settings[place] for place in ranking.places]
         about = pd.DataFrame([{"model": s.model, "setting": s.label} for s in settings])
         models = model_cells(about)
-        columns = {"model": models, "mean rank ↓": _mean_rank(ranking)}
+        means = [
+            Cell(mean.text, f"#{place.text} {place.detail}", place.best)
+            for mean, place in zip(plain(ranking.mean_rank), _ranked(ranking.by_mean), strict=True)
+        ]
+        columns = {"model": models, "mean rank ↓": means}
         columns |= {n + better[n]: _ranked(r) for n, r in ranking.by_metric.items()}
         yield Section.of(f"{title}: ranks", columns)
         yield _tests(f"{title}: do settings differ?", ranking)
@@ -269,14 +257,6 @@ def _sections(found: Sequence[Ranking], table: Table) -> Iterator[Section]:
         if within:
             yield Section.of(f"{title}: mean rank within pairs", {"model": models, **within})
         yield _stability(f"{title}: stability of the order", ranking)
-
-
-def _mean_rank(ranking: Ranking) -> list[Cell]:
-    placed = _ranked(ranking.by_mean)
-    return [
-        Cell(mean.text, f"#{place.text} {place.detail}", place.best)
-        for mean, place in zip(plain(ranking.mean_rank), placed, strict=True)
-    ]
 
 
 def _ranked(found: Ranks) -> list[Cell]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from harness.analysis.statistics import defined_mean
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,8 +54,7 @@ def drawn_means(
     if where is not None:
         values = np.where(where, values, np.nan)
     defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(defined, values, 0.0).sum(axis=1) / defined.sum(axis=1)
+    mean = defined_mean(values, axis=1)
     n, n_pairs, n_metrics = values.shape
     draws = np.empty((resamples.draws, n, n_metrics))
     start = part.indices(len(block.settings))[0]

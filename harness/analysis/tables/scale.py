@@ -1,19 +1,8 @@
-"""How the scores of one metric are read, and their estimates with intervals."""
+"""How the scores of one metric are read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-
-from harness.analysis.statistics import percentile_interval
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-
 
 WHOLE = "one value for all pairs of a context"
 """Why a metric has no interval and no test: see `per_context`."""
@@ -41,25 +30,3 @@ class Scale:
     best: float | None = None
     per_context: bool = False
     anchored: bool = False
-
-
-class Interval(NamedTuple):
-    """Estimates with the ends of their intervals, arrays of one shape; NaN where undefined."""
-
-    mean: Floats
-    low: Floats
-    high: Floats
-
-    @classmethod
-    def undefined(cls, *shape: int) -> Interval:
-        """Return NaN throughout."""
-        return cls(*(np.full(shape, np.nan) for _ in range(3)))
-
-    def put(self, place: slice, mean: Floats, draws: Floats, level: float) -> None:
-        """Fill in means and, from their resamples (n_draws, ...), intervals."""
-        self.mean[place] = mean
-        self.low[place], self.high[place] = percentile_interval(draws, level)
-
-    def hide(self, where: NDArray[np.bool_]) -> None:
-        """Make intervals undefined."""
-        self.low[where] = self.high[where] = np.nan

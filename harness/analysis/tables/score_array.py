@@ -8,6 +8,7 @@ an interval narrower. What each repeat scored stays beside it, as the second lev
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.results import places
-from harness.analysis.tables.anchors import ends_of
+from harness.metrics import registered_suites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,10 +88,29 @@ class Block:
     ends: NDArray[np.float64] | None = None
     no_ends: str = ""
 
+    @property
+    def version(self) -> Any:
+        """The version of the dataset, where trials say one."""
+        trials = self.trials
+        return trials["dataset_version"].iloc[0] if "dataset_version" in trials else None
+
+    @property
+    def title(self) -> str:
+        """The dataset with its version, and the split."""
+        return block_title(self.key, self.version)
+
     def fits_of(self, setting: int) -> NDArray[np.float64]:
         """Return what the repeats of a setting scored: (n_repeats, n_pairs, n_metrics)."""
         start = sum(len(names) for names in self.repeats[:setting])
         return self.fits[start : start + len(self.repeats[setting])]
+
+
+def block_title(key: Sequence[str], version: object = None) -> str:
+    """Return ``papalexi21 v1, unseen-perturbation``; what is empty is left out."""
+    dataset, split, *controls = key
+    named = f"{dataset} v{version}" if dataset and version is not None else dataset
+    shared = "controls shared" if "shared" in controls else ""
+    return ", ".join(filter(None, (named, split, shared)))
 
 
 def blocks(
@@ -112,7 +132,7 @@ def blocks(
     trials = results.trials.reset_index(drop=True)
     if trials.empty:
         return
-    group = trials[_present(trials, BLOCK)].astype(str).agg("\0".join, axis=1)
+    group = trials[[name for name in BLOCK if name in trials]].astype(str).agg("\0".join, axis=1)
     row_trial = places(rows["trial"], trials["trial"])
     for key in sorted(group.unique()):
         inside = group == key
@@ -122,14 +142,10 @@ def blocks(
         part, row_trials = (rows, row_trial) if mine.all() else (rows[mine], row_trial[mine])
         cells, pairs = _Cells.of(part, metrics)
         reduced = _reduced(cells, row_trials, named)
-        found = ends_of(suite, named, (row_trials, cells.pair), pairs, metrics)
+        found = _ends_of(suite, named, (row_trials, cells.pair), pairs, metrics)
         yield Block(
             tuple(key.split("\0")), settings, pairs, *reduced[:2], named, *reduced[2:], *found
         )
-
-
-def _present(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in trials]
 
 
 def _settings(
@@ -141,15 +157,11 @@ def _settings(
     known |= set(ceilings)
     distinct = [dict(zip(factors, key, strict=True)) for key in dict.fromkeys(keys)]
     varied = _varied(distinct)
-    settings = [
-        Setting(
-            model=str(values["model"]),
-            factors=tuple(values.items()),
-            label=_label(values, varied[values["model"]]),
-            ceiling=values["model"] in known,
-        )
-        for values in distinct
-    ]
+    settings = []
+    for values in distinct:
+        model = values["model"]
+        label = ", ".join(f"{bare(name)}={shown(name, values[name])}" for name in varied[model])
+        settings.append(Setting(str(model), tuple(values.items()), label, model in known))
     order = sorted(range(len(settings)), key=lambda place: settings[place].title)
     place_of = {tuple(distinct[old].values()): new for new, old in enumerate(order)}
     return tuple(settings[old] for old in order), np.array([place_of[key] for key in keys])
@@ -162,10 +174,6 @@ def _varied(distinct: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         for name, value in values.items():
             seen.setdefault(values["model"], {}).setdefault(name, set()).add(repr(value))
     return {model: [n for n, found in of.items() if len(found) > 1] for model, of in seen.items()}
-
-
-def _label(values: dict[str, Any], varied: Sequence[str]) -> str:
-    return ", ".join(f"{bare(name)}={shown(name, values[name])}" for name in varied)
 
 
 def bare(name: str) -> str:
@@ -276,3 +284,70 @@ class _Cells:
             defined = np.bincount(flat, minlength=size).astype(np.float64).reshape(shape)
         total = np.bincount(flat, weights=value, minlength=size).astype(np.float64, copy=False)
         return _Sums(total.reshape(shape), defined, rows)
+
+
+# --- the anchors of truths: what the 2026 score is measured between ------------------------------
+# Every fold has a truth of its own, and each context of it both ends of the scale. A table's mean
+# is over the pairs of all folds, so its ends are the means over the same pairs of what theirs are.
+
+NOT_KEPT = "no anchors of the truth are kept beside these scores, by an older release perhaps"
+"""Why there is no scale where nothing else is said."""
+
+
+def _ends_of(
+    suite: str,
+    trials: pd.DataFrame,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    pairs: pd.DataFrame,
+    metrics: Sequence[str],
+) -> tuple[NDArray[np.float64] | None, str]:
+    """Return both ends of each pair's scale (n_pairs, n_metrics, 2), or None and why.
+
+    Parameters
+    ----------
+    suite
+        Why is empty for one that has no anchors.
+    trials
+        Of one block; their index is what rows call them by.
+    rows
+        The trial and the pair of every score.
+    pairs
+        Columns context and perturbation.
+    metrics
+        The order of the axis; NaN for those that are no members.
+    """
+    declared = registered_suites().get(suite)
+    members = declared.anchored if declared else ()
+    if not members or not {*members} <= {*metrics}:
+        return None, ""
+    of_fold = _of_folds(suite, trials)
+    for number, found in of_fold.items():
+        if isinstance(found, str):
+            return None, f"fold {number}: {found}" if len(of_fold) > 1 else found
+    fold = trials["fold"].reindex(range(int(rows[0].max(initial=-1)) + 1), fill_value=-1)
+    places = [metrics.index(name) for name in members]
+    total = np.full((len(pairs), len(metrics), 2), np.nan)
+    total[:, places], n_folds = 0.0, np.zeros(len(pairs))
+    for number, found in of_fold.items():
+        here = np.unique(rows[1][fold.to_numpy()[rows[0]] == number])
+        for context, ends in found.items():
+            at = here[(pairs["context"].to_numpy()[here] == context)]
+            total[np.ix_(at, places)] += [ends[name] for name in members]
+            n_folds[at] += 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / n_folds[:, None, None], ""
+
+
+def _of_folds(suite: str, trials: pd.DataFrame) -> Mapping[Any, Any]:
+    """Return the ends of each fold by context and metric, or why it has none."""
+    judged = trials[trials["state"] == "done"]
+    if "ceiling" in judged:
+        judged = judged[judged["ceiling"] != True]  # noqa: E712 - None means no
+    if "ends" not in judged:
+        return dict.fromkeys(judged["fold"], NOT_KEPT)
+    found: dict[Any, Any] = {}
+    for fold, text in zip(judged["fold"], judged["ends"], strict=True):
+        if isinstance(found.get(fold, ""), str):
+            said = json.loads(text).get(suite) if isinstance(text, str) else None
+            found[fold] = said or found.get(fold) or NOT_KEPT
+    return found

@@ -10,24 +10,24 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.results import distinct_metrics
-from harness.analysis.statistics import Bootstrap, resample
+from harness.analysis.statistics import DEFAULT, Bootstrap, resample
 from harness.analysis.tables.combined_score import combination
 from harness.analysis.tables.estimates import metric_ranks, pair_means, ranked_settings
-from harness.analysis.tables.notes import about, block_title, counted, gaps
+from harness.analysis.tables.notes import about, counted, gaps
 from harness.analysis.tables.scale import Scale
-from harness.analysis.tables.score_array import BLOCK, Block, blocks
+from harness.analysis.tables.score_array import BLOCK, Block, block_title, blocks
+from harness.analysis.tables.table import Table
 from harness.errors import UnknownNameError, listed
 from harness.metrics import registered, registered_suites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from harness.analysis.results import Results
+    from harness.analysis.tables.text import Section
     from harness.metrics import Suite
-
-_DEFAULT = Bootstrap()
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scope:
     results: Results
     suite: str
     baseline: str | None = None
-    bootstrap: Bootstrap = _DEFAULT
+    bootstrap: Bootstrap = DEFAULT
 
     @classmethod
     def of(
@@ -53,7 +53,7 @@ class Scope:
         results: Results,
         suite: str | None = None,
         baseline: str | None = None,
-        bootstrap: Bootstrap = _DEFAULT,
+        bootstrap: Bootstrap = DEFAULT,
     ) -> Scope:
         """Return a scope; suite and baseline are what the runs' jobs say unless given."""
         baseline = baseline or results.score_options.get("baseline")
@@ -84,12 +84,29 @@ class Scope:
         return found[0] if len(found) == 1 else None
 
     def about(self) -> Iterator[str]:
-        """Say what data and metrics a table is of."""
+        """Yield the notes on the data and metrics of a table."""
         return about(self.blocks, self.suite, self.scales)
 
     def gaps(self) -> Iterator[str]:
-        """Say what is not in a table."""
+        """Yield the notes on undefined scores and on trials that are not in a table."""
         return gaps(self.results, self.suite)
+
+    def table(
+        self,
+        kind: str,
+        frames: Sequence[pd.DataFrame],
+        notes: Iterable[str],
+        layout: Callable[[Table], Iterable[Section]],
+    ) -> Table:
+        """Return a table of the rows of `frames`; its own notes stand between those of all."""
+        every = (*self.about(), *notes, *self.gaps())
+        level = self.bootstrap.level
+        return Table(kind, self.suite, self.scales, joined(frames), every, layout, level)
+
+
+def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all frames; an empty frame of none."""
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +216,9 @@ def candidates(block: Block, baseline: str | None) -> list[int]:
 def identity(block: Block, baseline: int | None, *, factors: bool = False) -> pd.DataFrame:
     """Return what each setting's row is about: dataset and split, model, setting, role, factors."""
     names = [name for name in BLOCK if name in block.trials]
-    version = block.trials.get("dataset_version")
     columns: dict[str, Any] = dict(zip(names, block.key, strict=True))
-    if version is not None:
-        columns = {"dataset": columns["dataset"], "dataset_version": version.iloc[0], **columns}
+    if "dataset_version" in block.trials:
+        columns = {"dataset": block.key[0], "dataset_version": block.version, **columns}
     columns["model"] = [setting.model for setting in block.settings]
     columns["setting"] = [setting.label for setting in block.settings]
     columns["role"] = [
@@ -225,13 +241,6 @@ def by_block(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         version = part["dataset_version"].iloc[0] if "dataset_version" in part else None
         title = block_title([str(value) for value in key], version) if names else ""
         yield title, part
-
-
-def block_name(block: Block) -> str:
-    """Return a block's title with the version of its data."""
-    trials = block.trials
-    version = trials["dataset_version"].iloc[0] if "dataset_version" in trials else None
-    return block_title(block.key, version)
 
 
 def best_of_each_model(

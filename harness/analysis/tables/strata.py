@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from harness.analysis.statistics import percentile_interval, resample
 from harness.analysis.tables.formatting import ARROWS, Column, amount, estimate_cells, model_cells
@@ -14,21 +13,21 @@ from harness.analysis.tables.pair_properties import EXPLAINED, FACTS, facts_of
 from harness.analysis.tables.resampling import drawn_means, parts
 from harness.analysis.tables.selection import (
     best_of_each_model,
-    block_name,
     by_block,
     identity,
     standing,
 )
-from harness.analysis.tables.table import Table
 from harness.analysis.tables.text import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
+    from harness.analysis.tables.table import Table
 
 NAMES = ("low", "middle", "high")
 FEWEST = 6
@@ -56,26 +55,24 @@ def strata(scope: Scope) -> Table:
     column of `facts_of`), ``stratum``, ``from``, ``to``, ``n_pairs``; ``metric``, ``mean``,
     ``mean_low``, ``mean_high``; ``shown``, whether a text shows the setting.
     """
-    notes = [*scope.about(), f"{what_a_mean_is()} {what_an_interval_is(scope.bootstrap)}"]
-    notes.append(
-        f"Strata: thirds of the pairs in order of what stands above them, n pairs each. {EXPLAINED}"
-    )
+    notes = [
+        f"{what_a_mean_is()} {what_an_interval_is(scope.bootstrap)}",
+        "Strata: thirds of the pairs in order of what stands above them, n pairs each. "
+        f"{EXPLAINED}",
+    ]
     frames = []
     for block in scope.blocks:
         found, unknown = strata_of(block, scope)
         if unknown:
             notes.append(
-                f"{block_name(block)}: not by {cut(unknown)}, which the run's reference has of "
+                f"{block.title}: not by {cut(unknown)}, which the run's reference has of "
                 f"fewer than {FEWEST} pairs."
             )
         order = standing(block, scope.scales, scope.reference(block)).order
         shown, said = best_of_each_model(block, order, MOST)
         notes += said
         frames += [_frame(block, scope, stratum, order, shown) for stratum in found]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    notes += scope.gaps()
-    level = scope.bootstrap.level
-    return Table("strata", scope.suite, scope.scales, frame, tuple(notes), _sections, level)
+    return scope.table("strata", frames, notes, _sections)
 
 
 def strata_of(block: Block, scope: Scope) -> tuple[list[Stratum], list[str]]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis.statistics import Bootstrap, tau
+from harness.analysis.statistics import DEFAULT, Bootstrap, agreement
 from harness.analysis.tables.formatting import ARROWS, fixed, model_cells, plain, texts
 from harness.analysis.tables.selection import Scope, by_block, identity, standing, suite_names
 from harness.analysis.tables.table import Table
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 
     from harness.analysis.results import Results
 
-_DEFAULT = Bootstrap()
-
 
 def drift(
     results: Results,
     suites: Sequence[str] = (),
     baseline: str | None = None,
-    bootstrap: Bootstrap = _DEFAULT,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Table:
     """Return where each setting stands under every suite.
 
@@ -60,31 +58,19 @@ def drift(
     scopes = [Scope.of(results, name, baseline, bootstrap) for name in names]
     every = [scale for scope in scopes for scale in scope.scales]
     counts = Counter(scale.name for scale in every)
-    distinct = {scale.name: scale for scale in every if counts[scale.name] > 1}
-    shared = tuple(distinct.values())
+    shared = tuple({one.name: one for one in every if counts[one.name] > 1}.values())
     frames = [_frame(scope, [scale.name for scale in shared]) for scope in scopes]
     frame = pd.concat(frames, ignore_index=True)
     notes = [note for scope in scopes for note in scope.about()]
-    notes += _notes(), *(note for scope in scopes for note in scope.gaps())
-    layout = partial(_sections, names)
-    return Table(
-        "drift",
-        ", ".join(names),
-        shared,
-        frame,
-        tuple(dict.fromkeys(notes)),
-        layout,
-        bootstrap.level,
-    )
-
-
-def _notes() -> str:
-    return (
+    notes.append(
         "The trials are the same under every suite; scores of one name may be defined differently. "
         "#n: where a setting stands in the suite, by combined score where there is one, else by "
         "mean rank. Kendall's τ between two orders is 1 where they are the same, 0 where they are "
         "unrelated."
     )
+    notes += [note for scope in scopes for note in scope.gaps()]
+    said, suite = tuple(dict.fromkeys(notes)), ", ".join(names)
+    return Table("drift", suite, shared, frame, said, partial(_sections, names), bootstrap.level)
 
 
 def _frame(scope: Scope, shared: Sequence[str]) -> pd.DataFrame:
@@ -121,7 +107,10 @@ def _sections(names: Sequence[str], table: Table) -> Iterator[Section]:
                         values, 4
                     )
         yield Section.of(f"{title}: standing by suite", columns)
-        yield _agreement(f"{title}: agreement of the orders", pd.DataFrame(wide["place"]), names)
+        places = [wide["place", name].to_numpy() for name in names]
+        taus = {name: plain(row) for name, row in zip(names, agreement(places), strict=True)}
+        columns = {"Kendall's τ": texts(names), **taus}
+        yield Section.of(f"{title}: agreement of the orders", columns)
 
 
 def _places(wide: pd.DataFrame, suite: str) -> list[Cell]:
@@ -136,11 +125,3 @@ def _places(wide: pd.DataFrame, suite: str) -> list[Cell]:
         scored = "" if np.isnan(combined) else f"combined {fixed(combined, 3)}, "
         cells.append(Cell(f"#{place:.0f}", f"{scored}mean rank {mean_rank:.2f}", place == 1))
     return cells
-
-
-def _agreement(title: str, places: pd.DataFrame, names: Sequence[str]) -> Section:
-    columns: dict[str, Any] = {"Kendall's τ": texts(names)}
-    for one in names:
-        taus = [tau(places[one].to_numpy(), places[other].to_numpy()) for other in names]
-        columns[one] = plain(taus)
-    return Section.of(title, columns)

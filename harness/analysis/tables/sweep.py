@@ -7,6 +7,7 @@ it has none, the table says that it chose on test.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,8 +27,7 @@ from harness.analysis.tables.formatting import (
 from harness.analysis.tables.notes import what_an_interval_is
 from harness.analysis.tables.resampling import drawn_means
 from harness.analysis.tables.score_array import bare, shown
-from harness.analysis.tables.selection import by_block, identity
-from harness.analysis.tables.table import Table
+from harness.analysis.tables.selection import by_block, identity, joined
 from harness.analysis.tables.text import Cell, Section
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from harness.analysis.tables.scale import Scale
     from harness.analysis.tables.score_array import Block
     from harness.analysis.tables.selection import Scope
+    from harness.analysis.tables.table import Table
 
     Floats = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ def sweep(scope: Scope) -> Table:
     the best setting: ``factor`` is ``best``, ``level`` the setting, ``side`` where it was chosen,
     ``chosen_by`` its mean there, ``mean``, ``mean_low`` and ``mean_high`` that on test.
     """
-    frames, notes = [], [*scope.about(), *_notes(scope)]
+    frames, notes = [], [*_notes(scope)]
     validation = replace(scope, results=scope.results.validation)
     on_validation = {block.key: block for block in validation.blocks}
     for block in scope.blocks:
@@ -74,14 +75,12 @@ def sweep(scope: Scope) -> Table:
             assert swept is not None  # one of the two has the model
             frames += [swept.marginal(model), _best(tested, held, model)]
             notes += swept.uneven(model)
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    frame = joined(frames)
     if frame.empty:
         notes.append("No model has several settings, so there is nothing to sweep over.")
     else:
         notes += _choice(frame)
-    notes += scope.gaps()
-    level = scope.bootstrap.level
-    return Table("sweep", scope.suite, scope.scales, frame, tuple(notes), _sections, level)
+    return scope.table("sweep", [frame], notes, _sections)
 
 
 def _notes(scope: Scope) -> Iterator[str]:
@@ -154,11 +153,11 @@ class _Sweep:
         """Return a row for each level of each factor and each metric."""
         of_all, of_level = self._sums(model)
         n_all, about = len(self.models[model]), self.about(model)
+        whole = [scale.per_context for scale in self.scope.scales]
         rows = []
         for (factor, level), (n, mean, draws) in of_level.items():
             change = draws / n - of_all.draws / n_all
             found = percentile_interval(change, self.scope.bootstrap.level)
-            whole = [scale.per_context for scale in self.scope.scales]
             low, high = (np.where(whole, np.nan, ends) for ends in found)
             named = {"factor": bare(factor), "level": level, "n_settings": n}
             for name, at in self.columns.items():
@@ -169,12 +168,10 @@ class _Sweep:
         return pd.DataFrame(rows)
 
     def about(self, model: str) -> dict[str, Any]:
-        """Return what all rows of a model have in common."""
-        row = identity(self.block, None).iloc[0]
-        return {str(n): row[n] for n in row.index.drop(["model", "setting", "role"])} | {
-            "model": model,
-            "side": self.side,
-        }
+        """Return the columns that all rows of a model have in common."""
+        row = identity(self.block, None).iloc[0].drop(["setting", "role"])
+        columns = {str(name): value for name, value in row.items()}
+        return {**columns, "model": model, "side": self.side}
 
     def _sums(self, model: str) -> tuple[_Sum, dict[tuple[str, str], _Sum]]:
         """Return sums over a model's settings, and over those with each level of each factor.
@@ -202,9 +199,8 @@ class _Sweep:
 
     def uneven(self, model: str) -> Iterator[str]:
         """Say where levels were not all combined with each other."""
-        n, whole = len(self.models[model]), 1
-        for of in self.levels(model).values():
-            whole *= len(of)
+        n = len(self.models[model])
+        whole = math.prod(len(of) for of in self.levels(model).values())
         if n < whole:
             yield (
                 f"{model}: not every level was combined with every other ({n} of {whole} "

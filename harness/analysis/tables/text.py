@@ -1,13 +1,13 @@
 """Show sections of cells: the same ones as Markdown and in a terminal.
 
 What a cell says is decided where a table is laid out (`tables.formatting`), how it looks here,
-in `latex` and in `hypertext`.
+in `latex` and in `html`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -99,21 +99,24 @@ def _rich_table(section: Section, columns: list[int]) -> RenderableType:
         label = place < section.n_labels
         shown.add_column(name, justify="left" if label else "right", no_wrap=not label)
     for row in section.rows:
-        shown.add_row(*(_rich_cell(row[place]) for place in columns))
+        cells = []
+        for cell in (row[place] for place in columns):
+            text = Text(cell.text, style="bold" if cell.best else "")
+            if cell.detail:
+                text.append(f"\n{cell.detail}", style="dim not bold")
+            cells.append(text)
+        shown.add_row(*cells)
     return shown
-
-
-def _rich_cell(cell: Cell) -> Any:
-    from rich.text import Text
-
-    text = Text(cell.text, style="bold" if cell.best else "")
-    return text.append(f"\n{cell.detail}", style="dim not bold") if cell.detail else text
 
 
 def fitting(section: Section, width: int) -> Iterator[list[int]]:
     """Yield groups of columns that fit side by side, each led by the labels."""
     margin = 3  # a space on both sides of a column, and a separator
-    wide = [_width(section, place) + margin for place in range(len(section.columns))]
+    wide = []
+    for place, name in enumerate(section.columns):
+        texts = [text for row in section.rows for text in (row[place].text, row[place].detail)]
+        lines = [line for text in (broken(name), *texts) for line in text.split("\n")]
+        wide.append(max(map(len, lines)) + margin)
     labels = [*range(section.n_labels)]
     room = width - min(sum(wide[place] for place in labels), max(width // 3, 20))
     group: list[int] = []
@@ -125,12 +128,6 @@ def fitting(section: Section, width: int) -> Iterator[list[int]]:
         group.append(place)
         used += wide[place]
     yield [*labels, *group]
-
-
-def _width(section: Section, place: int) -> int:
-    texts = [broken(section.columns[place])]
-    texts += [part for row in section.rows for part in (row[place].text, row[place].detail)]
-    return max(len(line) for text in texts for line in text.split("\n"))
 
 
 def broken(name: str) -> str:

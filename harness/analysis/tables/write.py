@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.analysis.results import Results
-from harness.analysis.statistics import Bootstrap
+from harness.analysis.statistics import DEFAULT, Bootstrap
 from harness.analysis.tables.ablation import ablation
 from harness.analysis.tables.comparison import compare
 from harness.analysis.tables.per_perturbation import per_pair
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from harness.analysis.tables.table import Table
     from harness.scoring import Batch, Request
 
-_DEFAULT = Bootstrap()
 RANKED = 100
 """A run of more settings gets no table of ranks unless it is asked for: it takes a while."""
 
@@ -36,7 +35,7 @@ def compare_suites(
     suites: Sequence[str] = (),
     baseline: str | None = None,
     floors: Mapping[str, float] | None = None,
-    bootstrap: Bootstrap = _DEFAULT,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> tuple[Table, ...]:
     """Return a comparison for each suite, by default for all that there are scores of."""
     names = [*(suites or suite_names(results))] or declared_suites(results)
@@ -74,7 +73,7 @@ def write_tables(
     suites: Sequence[str] = (),
     baseline: str | None = None,
     floors: Mapping[str, float] | None = None,
-    bootstrap: Bootstrap = _DEFAULT,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> tuple[Table, ...]:
     """Write a run's tables; return the comparisons, and after them those of an ablation.
 
