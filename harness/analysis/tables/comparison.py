@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.statistics import DEFAULT, Bootstrap
+from harness.analysis.tables.comparison_notes import Summary, table_notes
 from harness.analysis.tables.estimates import estimate, misses
 from harness.analysis.tables.formatting import (
     ARROWS,
@@ -20,7 +21,6 @@ from harness.analysis.tables.formatting import (
     scored_cells,
 )
 from harness.analysis.tables.metric_checks import MARK, doubts
-from harness.analysis.tables.notes import Summary, table_notes
 from harness.analysis.tables.score_array import blocks
 from harness.analysis.tables.selection import (
     Scope,
