@@ -38,24 +38,24 @@ def submit_run(name: str, run: str | None, cluster: ClusterSpec) -> tuple[JobSer
         The run folder, as a URL or an absolute path on the cluster.
     cluster
         One with the address of a dashboard.
+
+    Raises
+    ------
+    ClusterError
+        The nodes could not find the run folder, or no job server answers.
     """
     path = find_declaration("jobs", name)
     read_job(str(path))
-    place = _place(run, path.stem)
+    if run is None or not (paths.is_remote(run) or PurePosixPath(run).is_absolute()):
+        found = f"found {run!r}" if run else "found none"
+        raise ClusterError(
+            "-o: a run that is submitted needs a run folder that the nodes of the cluster see: "
+            f"{found}, expected a URL or an absolute path there, such as s3://bucket/runs/"
+            f"{path.stem}."
+        )
     server = JobServer(str(cluster.address))
-    command = command_there(path.name, path.read_bytes(), place, cluster)
+    command = command_there(path.name, path.read_bytes(), run, cluster)
     return server, server.submit(command, name=f"harness run {path.stem}", env=cluster.env)
-
-
-def _place(run: str | None, name: str) -> str:
-    """Return the run folder; `ClusterError` where nodes could not find it."""
-    if run is not None and (paths.is_remote(run) or PurePosixPath(run).is_absolute()):
-        return run
-    found = f"found {run!r}" if run else "found none"
-    raise ClusterError(
-        f"-o: a run that is submitted needs a run folder that the nodes of the cluster see: "
-        f"{found}, expected a URL or an absolute path there, such as s3://bucket/runs/{name}."
-    )
 
 
 def command_there(file: str, job: bytes, run: str, cluster: ClusterSpec) -> str:
