@@ -58,19 +58,18 @@ def check(names: Iterable[str] = (), rules: Rules | None = None) -> Checked:
         What submissions are checked against.
     """
     checked = Checked()
-    for path in _everything() if not names else (p for name in names for p in _meant(name)):
+    found: Iterable[Path | str] = (path for name in names for path in _meant(name))
+    if not names:
+        found = (path for kind in KINDS for path in declarations(kind).values())
+    for path in found:
         checked.read.append(str(path))
         remote = is_remote(str(path))
         checked.problems += _check_store(str(path)) if remote else _check_one(Path(path), rules)
     return checked
 
 
-def _everything() -> Iterator[Path]:
-    for kind in KINDS:
-        yield from declarations(kind).values()
-
-
 def _meant(name: str) -> Iterator[Path | str]:
+    """Find the files that a name, a path or a URL on the command line stands for."""
     if is_remote(name):
         yield name
         return
@@ -83,15 +82,9 @@ def _meant(name: str) -> Iterator[Path | str]:
             raise DeclarationError(f"{name}: this folder has no .yaml file. Expected declarations.")
         yield from found
     else:
-        yield _by_name(name)
-
-
-def _by_name(name: str) -> Path:
-    known = {kind: declarations(kind) for kind in KINDS}
-    for kind in KINDS:
-        if name.removesuffix(".yaml") in known[kind]:
-            return find_declaration(kind, name)
-    return find_declaration("jobs", name)  # raises, with a near match
+        kinds = (kind for kind in KINDS if name.removesuffix(".yaml") in declarations(kind))
+        # Of no kind, it is looked for among jobs: the error then has a near match.
+        yield find_declaration(next(kinds, "jobs"), name)
 
 
 def _check_one(path: Path, rules: Rules | None) -> list[Problem]:
@@ -120,7 +113,7 @@ def _check_one(path: Path, rules: Rules | None) -> list[Problem]:
 
 
 def _kind_of(path: Path) -> Kind | None:
-    """Return what a YAML file declares: by its folder, else by the keys that it has."""
+    """Tell the kind of a declaration by its folder, else by the keys that it has."""
     for kind in KINDS:
         if kind in path.resolve().parent.parts[-3:]:
             return kind
@@ -141,7 +134,7 @@ def _check_command(path: Path) -> list[Problem]:
 
 
 def _check_manifest(path: Path) -> list[Problem]:
-    """Return what is wrong with the manifest that a job names, whatever else is with the job."""
+    """Check the manifest that a job names, whatever else is wrong with the job."""
     try:
         data = read_yaml(path)
     except DeclarationError:
@@ -169,15 +162,11 @@ def _check_splits(path: Path) -> list[Problem]:
         try:
             parse_split(declared, str(path))
         except HarnessError as error:
-            problems += [_below(name, str(path), problem) for problem in error.args]
+            for said in error.args:  # the key of a problem is that in the split, not in the card
+                key, text = (said.key, said.message) if isinstance(said, Problem) else ("", said)
+                below = f"splits.{name}.{key}".rstrip(".")
+                problems.append(Problem(str(path), below, str(text)))
     return problems
-
-
-def _below(split: str, file: str, problem: object) -> Problem:
-    """Return a problem of a split with the key it has in the card."""
-    if isinstance(problem, Problem):
-        return Problem(file, f"splits.{split}.{problem.key}".rstrip("."), problem.message)
-    return Problem(file, f"splits.{split}", str(problem))
 
 
 def _check_store(path: str) -> list[Problem]:

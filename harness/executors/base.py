@@ -156,22 +156,20 @@ def attempt(call: Call) -> Outcome:
         with pinned(call.resources.threads), time_limit(call.limit_s):
             value = call.function(*call.args)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the only place that may
+        cause: Cause = "raised"
+        if isinstance(error, TimeLimitError):
+            cause = "time"
+        elif isinstance(error, MemoryError):  # no mistake of the call's own
+            cause = "memory"
         return Outcome(
             key=call.key,
-            cause=_cause(error),
+            cause=cause,
             error=f"{type(error).__name__}: {error}",
             traceback=traceback.format_exc(),
             seconds=time.perf_counter() - start,
             host=host,
         )
     return Outcome(key=call.key, value=value, seconds=time.perf_counter() - start, host=host)
-
-
-def _cause(error: BaseException) -> Cause:
-    """Return what a call that raised died of: running out of memory is no mistake of its own."""
-    if isinstance(error, TimeLimitError):
-        return "time"
-    return "memory" if isinstance(error, MemoryError) else "raised"
 
 
 @contextmanager
@@ -183,12 +181,10 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     """
     if seconds is None:
         yield
-    elif threading.current_thread() is threading.main_thread():
-        with _alarmed(seconds):
-            yield
-    else:
-        with _interrupted(seconds):
-            yield
+        return
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    with _alarmed(seconds) if on_main_thread else _interrupted(seconds):
+        yield
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness.errors import ClusterError
 from harness.executors.base import attempt
+from harness.executors.threads import restored
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA reads, once, when it starts."""
@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from harness.config import ClusterSpec
     from harness.executors.base import Call, Executor, Outcome
     from harness.executors.resources import Resources
-
-
-@contextmanager
-def _gpus(number: float) -> Iterator[None]:
-    """Hide the GPUs from CUDA unless some were asked for."""
-    before = os.environ.get(VISIBLE)
-    if not number:
-        os.environ[VISIBLE] = ""
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(VISIBLE, None)
-        else:
-            os.environ[VISIBLE] = before
 
 
 class InlineExecutor:
@@ -54,19 +39,16 @@ class InlineExecutor:
 
     def run(self, calls: Iterable[Call | None]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in order."""
-        for call in calls:
-            assert call is not None  # no call is in flight here that another could wait for
-            yield _outcome(call)
-
-
-def _outcome(call: Call) -> Outcome:
-    """Return what becomes of a call and, while all goes well, of those that follow it."""
-    while True:
-        with _gpus(call.resources.gpus):
-            outcome = attempt(call)
-        if outcome.failed or call.then is None:
-            return outcome
-        call = call.then
+        for first in calls:
+            assert first is not None  # no call is in flight here that another could wait for
+            call: Call | None = first
+            while call is not None:
+                with restored(VISIBLE):
+                    if not call.resources.gpus:
+                        os.environ[VISIBLE] = ""
+                    outcome = attempt(call)
+                call = None if outcome.failed else call.then
+            yield outcome
 
 
 def open_executor(cluster: ClusterSpec | None) -> Executor:

@@ -75,11 +75,6 @@ class _PendingCall:
         """Wall time since the last attempt was submitted."""
         return time.time() - self.submitted
 
-    def ask_for_more_memory(self) -> None:
-        """Let the next attempt have more memory than the one that was killed for it."""
-        needs = with_more_memory(self.call.resources)
-        self.call = replace(self.call, resources=needs)
-
 
 class RayExecutor:
     """Runs calls as Ray tasks, at most a bounded number at a time.
@@ -88,7 +83,7 @@ class RayExecutor:
     ----------
     cluster
         Which cluster (none: one is started on this machine and stopped at the end), how many
-        calls may be in pending, and how often a call whose worker was lost is tried again.
+        calls may be in flight, and how often a call whose worker was lost is tried again.
     """
 
     def __init__(self, cluster: ClusterSpec) -> None:
@@ -119,8 +114,11 @@ class RayExecutor:
 
     def run(self, calls: Iterable[Call | None]) -> Iterator[Outcome]:
         """Yield one outcome for each call, in the order in which they finish."""
-        waiting, places = iter(calls), Capacity(self.cluster.patience)
-        in_flight = _InFlight(self.cluster.max_in_flight or _room(), places)
+        room = self.cluster.max_in_flight
+        if room is None:  # two for each CPU, so that none waits for us
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            room = max(2, 2 * int(resources.get("CPU", 1)))
+        waiting, in_flight = iter(calls), _InFlight(room, Capacity(self.cluster.patience))
         try:
             while in_flight.fill(waiting):
                 if unplaceable := in_flight.unplaceable():
@@ -129,12 +127,13 @@ class RayExecutor:
                 for pending, outcome in in_flight.completed():
                     if should_retry(outcome, self.cluster.retries):
                         if outcome.cause == "memory":
-                            pending.ask_for_more_memory()
-                        in_flight.requeue(pending)
+                            needs = with_more_memory(pending.call.resources)
+                            pending.call = replace(pending.call, resources=needs)
+                        in_flight.queued.append(pending)
                     elif outcome.failed or pending.call.then is None:
                         yield outcome
                     else:
-                        in_flight.requeue(_PendingCall(pending.call.then))
+                        in_flight.queued.append(_PendingCall(pending.call.then))
                 in_flight.kill_stalled()
         finally:
             in_flight.workers.release(0.0)
@@ -164,10 +163,6 @@ class _InFlight:
             self._submit(_PendingCall(call))
         return bool(self.running or self.queued)
 
-    def requeue(self, pending: _PendingCall) -> None:
-        """Let a call be made next, as soon as there is room for it."""
-        self.queued.append(pending)
-
     def completed(self) -> Iterator[tuple[_PendingCall, Outcome]]:
         """Yield the calls that are over, after a short wait for one to be."""
         ready, _ = ray.wait(list(self.running), timeout=POLL_SECONDS, fetch_local=True)
@@ -190,7 +185,8 @@ class _InFlight:
 
     def unplaceable(self) -> list[Outcome]:
         """Take back the calls that no node has had place for in too long, and return their ends."""
-        if self.places.due and (self.places.any_lacking or self._any_old()):
+        any_old = any(pending.seconds > LOOK_SECONDS for pending in self.running.values())
+        if self.places.due and (self.places.any_lacking or any_old):
             begun = (*self.running.values(), *self.queued)
             self.places.look(pending.call.resources for pending in begun)
         ended: list[Outcome] = []
@@ -207,9 +203,6 @@ class _InFlight:
                 self.queued.remove(pending)
                 ended.append(_without_place(pending, pending.attempts, reason))
         return ended
-
-    def _any_old(self) -> bool:
-        return any(pending.seconds > LOOK_SECONDS for pending in self.running.values())
 
     def _submit(self, pending: _PendingCall) -> None:
         if self.places.given_up(pending.call.resources) or not self.workers.room_for(pending.call):
@@ -307,9 +300,3 @@ def _nobody(address: str, reason: str) -> ClusterError:
         f"No Ray cluster answers at {address!r}: {reason}. Start one with `ray start --head`, or "
         "run on this machine with --on local."
     )
-
-
-def _room() -> int:
-    """Return how many calls to keep in pending: two for each CPU, so that none waits for us."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return max(2, 2 * int(resources.get("CPU", 1)))

@@ -67,13 +67,22 @@ class Capacity:
         lacking = {kind for kind in kinds if not any(has(node, dict(kind)) for node in found)}
         for kind in kinds - lacking:
             if self._since.pop(kind, None) is not None:
-                log.warning("A node of the Ray cluster has %s again.", amounts_asked(dict(kind)))
+                asked = _amounts(dict(kind), missing=False)
+                log.warning("A node of the Ray cluster has %s again.", asked)
         self._since = {kind: since for kind, since in self._since.items() if kind in lacking}
         for kind in lacking - self._since.keys():
             self._since[kind] = now
-            self._warn(kind)
+            log.warning(
+                "No node of the Ray cluster has %s any more; calls that need it wait for one, for "
+                "%g s (wait_for_node_seconds).",
+                _amounts(dict(kind), missing=False),
+                self.seconds,
+            )
         self._reasons = {
-            kind: self._reasons.get(kind) or self._reason(kind, found)
+            kind: self._reasons.get(kind)
+            or f"{what_there_is(dict(kind), found)} Waited {self.seconds:g} s for one "
+            "(wait_for_node_seconds). Run the same job again once there is such a node: it does "
+            "what is missing."
             for kind, since in self._since.items()
             if self.seconds is not None and now - since >= self.seconds
         }
@@ -81,21 +90,6 @@ class Capacity:
     def given_up(self, need: Resources) -> str:
         """Return why a call with such needs is given up; nothing where it is not."""
         return self._reasons.get(_kind(need), "") if self._reasons else ""
-
-    def _warn(self, kind: Kind) -> None:
-        log.warning(
-            "No node of the Ray cluster has %s any more; calls that need it wait for one, for "
-            "%g s (wait_for_node_seconds).",
-            amounts_asked(dict(kind)),
-            self.seconds,
-        )
-
-    def _reason(self, kind: Kind, found: list[dict[str, float]]) -> str:
-        return (
-            f"{what_there_is(dict(kind), found)} Waited {self.seconds:g} s for one "
-            "(wait_for_node_seconds). Run the same job again once there is such a node: it does "
-            "what is missing."
-        )
 
 
 def with_more_memory(needs: Resources) -> Resources:
@@ -128,30 +122,26 @@ def capacity_error(asked: dict[str, float], found: list[dict[str, float]]) -> st
 
 def what_there_is(asked: dict[str, float], found: list[dict[str, float]]) -> str:
     """Say what was asked for, and what there is: nodes that are alike once, the largest first."""
-    kinds = Counter(_amounts(node) for node in sorted(found, key=_size, reverse=True))
+    largest_first = sorted(
+        found,
+        key=lambda node: tuple(node.get(name, 0) for name in ("GPU", "CPU", "memory")),
+        reverse=True,
+    )
+    kinds = Counter(_amounts(node) for node in largest_first)
     listed = "; ".join(f"{number} with {amounts}" for amounts, number in kinds.items())
     several = "s" * (len(found) != 1)
     return (
-        f"No node of the Ray cluster has {amounts_asked(asked)}, which one call of a trial needs. "
-        f"Found {len(found)} node{several}, the largest first: {listed or 'none'}."
+        f"No node of the Ray cluster has {_amounts(asked, missing=False)}, which one call of a "
+        f"trial needs. Found {len(found)} node{several}, the largest first: {listed or 'none'}."
     )
-
-
-def amounts_asked(asked: dict[str, float]) -> str:
-    """Return ``1 CPU, 60.0 GiB``: what is asked for, without what is not."""
-    return _amounts(asked, missing=False)
 
 
 def _kind(need: Resources) -> Kind:
     return tuple(sorted(ray_resources(need).items()))
 
 
-def _size(node: dict[str, float]) -> tuple[float, ...]:
-    return tuple(node.get(name, 0) for name in ("GPU", "CPU", "memory"))
-
-
 def _amounts(resources: dict[str, float], *, missing: bool = True) -> str:
-    """Return ``16 CPUs, 1 GPU, 60.0 GiB``."""
+    """Write ``16 CPUs, 1 GPU, 60.0 GiB``; without `missing`, only what there is some of."""
     amounts = [
         f"{number:g} {name}{'' if number == 1 else 's'}"
         for name in ("CPU", "GPU")
@@ -159,10 +149,9 @@ def _amounts(resources: dict[str, float], *, missing: bool = True) -> str:
     ]
     if memory := resources.get("memory", 0):
         amounts.append(f"{memory / 2**30:.1f} GiB")
-    amounts += [f"{number:g} {name}" for name, number in resources.items() if _is_custom(name)]
+    amounts += [
+        f"{number:g} {name}"
+        for name, number in resources.items()
+        if name not in BUILT_IN and not name.startswith("node:")  # Ray's name of a node's address
+    ]
     return ", ".join(amounts)
-
-
-def _is_custom(name: str) -> bool:
-    """Whether a resource is one that somebody named, not Ray's own, such as a node's address."""
-    return name not in BUILT_IN and not name.startswith("node:")

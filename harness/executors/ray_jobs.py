@@ -66,10 +66,6 @@ class JobServer:
         said = self._ask("GET", f"/api/jobs/{job}")
         return str(said["status"]), str(said.get("message") or "")
 
-    def output(self, job: str) -> str:
-        """Return all that a job has printed so far."""
-        return str(self._ask("GET", f"/api/jobs/{job}/logs").get("logs") or "")
-
     def follow(
         self, job: str, write: Callable[[str], object], seconds: float = 2.0
     ) -> tuple[str, str]:
@@ -78,7 +74,7 @@ class JobServer:
         while True:
             try:
                 state = self.status(job)
-                text = self.output(job)
+                text = str(self._ask("GET", f"/api/jobs/{job}/logs").get("logs") or "")
                 heard = time.monotonic()
             except ClusterError:
                 if time.monotonic() - heard > PATIENCE_SECONDS:

@@ -65,7 +65,7 @@ class _Actor:
     """A lasting worker: whether it has a call, and since when it has none."""
 
     handle: Any
-    kind: str
+    needs: Resources
     reference: Any = None
     idle_since: float = 0.0
 
@@ -80,7 +80,7 @@ class Workers:
         """Whether a call can be submitted now, rather than wait here for a lasting worker."""
         if call.worker != "persistent":
             return True
-        mine = self._of_kind(_kind(call.resources))
+        mine = [actor for actor in self._actors if actor.needs == call.resources]
         return any(actor.reference is None for actor in mine) or len(mine) < _places(call.resources)
 
     def submit(self, call: Call) -> Any:
@@ -115,16 +115,12 @@ class Workers:
             if now - actor.idle_since >= seconds:
                 self._end(actor)
 
-    def _of_kind(self, kind: str) -> list[_Actor]:
-        return [actor for actor in self._actors if actor.kind == kind]
-
     def _idle(self, needs: Resources) -> _Actor:
-        kind = _kind(needs)
-        for actor in self._of_kind(kind):
-            if actor.reference is None:
+        for actor in self._actors:
+            if actor.needs == needs and actor.reference is None:
                 return actor
         handle = _PERSISTENT.options(max_restarts=0, **ray_options(needs)).remote()
-        self._actors.append(_Actor(handle, kind))
+        self._actors.append(_Actor(handle, needs))
         return self._actors[-1]
 
     def _end(self, actor: _Actor) -> None:
@@ -154,15 +150,11 @@ def ray_options(needs: Resources) -> dict[str, Any]:
     return options
 
 
-def _kind(needs: Resources) -> str:
-    return needs.model_dump_json()
-
-
 def _places(needs: Resources) -> int:
     """Return how many calls with such needs the whole cluster has place for, at least one."""
     asked = ray_resources(needs)
     places = 0
     for node in nodes():
         has = node["Resources"]
-        places += min((int(has.get(name, 0) / number + 1e-9) for name, number in asked.items()))
+        places += min(int(has.get(name, 0) / number + 1e-9) for name, number in asked.items())
     return max(1, places)

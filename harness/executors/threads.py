@@ -24,27 +24,12 @@ _FOUND: dict[tuple[int, int], ThreadpoolController] = {}
 
 
 @contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Let BLAS, OpenMP, numba and torch use `threads` threads each, in the block.
-
-    Those that are loaded are told; those loaded in the block read it from the environment. numba
-    alone would keep for good what it reads there, so it is loaded first.
-    """
-    numba: Any = import_module("numba")
-    before = {name: os.environ.get(name) for name in VARIABLES}
-    os.environ |= dict.fromkeys(VARIABLES, str(threads))
-    torch: Any = sys.modules.get("torch")
-    had = numba.get_num_threads(), torch.get_num_threads() if torch else 0
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    if torch:
-        torch.set_num_threads(threads)
+def restored(*names: str) -> Iterator[None]:
+    """Give environment variables their values back after the block."""
+    before = {name: os.environ.get(name) for name in names}
     try:
-        with _libraries(threads).limit(limits=threads):
-            yield
+        yield
     finally:
-        numba.set_num_threads(had[0])
-        if torch:
-            torch.set_num_threads(had[1])
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -52,8 +37,32 @@ def pinned(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Let BLAS, OpenMP, numba and torch use `threads` threads each, in the block.
+
+    Those that are loaded are told; those loaded in the block read it from the environment. numba
+    alone would keep for good what it reads there, so it is loaded first.
+    """
+    numba: Any = import_module("numba")
+    torch: Any = sys.modules.get("torch")
+    had = numba.get_num_threads(), torch.get_num_threads() if torch else 0
+    with restored(*VARIABLES):
+        os.environ |= dict.fromkeys(VARIABLES, str(threads))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if torch:
+            torch.set_num_threads(threads)
+        try:
+            with _libraries(threads).limit(limits=threads):
+                yield
+        finally:
+            numba.set_num_threads(had[0])
+            if torch:
+                torch.set_num_threads(had[1])
+
+
 def _libraries(threads: int) -> ThreadpoolController:
-    """Return the libraries that are loaded and have threads.
+    """Find the loaded libraries that have threads.
 
     Looking for them takes milliseconds, so it is done again only where modules were imported since,
     or for another number of threads: one that was loaded in the last block was told that number by
@@ -61,7 +70,6 @@ def _libraries(threads: int) -> ThreadpoolController:
     """
     key = len(sys.modules), threads
     if key not in _FOUND:
-        found = ThreadpoolController()
         _FOUND.clear()
-        _FOUND[key] = found
+        _FOUND[key] = ThreadpoolController()
     return _FOUND[key]

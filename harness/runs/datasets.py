@@ -7,7 +7,7 @@ source file they came from: an edited card is another store.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data import find_or_make
 from harness.jobs import Prepared, Screen, SplitChoice
@@ -15,9 +15,7 @@ from harness.storage import canonical
 from harness.tasks import n_folds, parse_split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from harness.data import Store
+    from collections.abc import Callable
 
     Progress = Callable[[str, int, int], None]
 
@@ -40,14 +38,10 @@ def prepare(dataset: str, progress: Progress | None = None) -> Prepared:
         The file does not fit its card.
     """
     store, card = find_or_make(dataset, progress)
-    splits = {
-        name: _choice(store, declared, f"{dataset}: splits.{name}")
-        for name, declared in card.get("splits", {}).items()
-    }
+    splits: dict[str, SplitChoice] = {}
+    for name, declared in card.get("splits", {}).items():
+        spec = parse_split(declared, f"{dataset}: splits.{name}")
+        text = canonical(spec.model_dump(mode="json"))
+        splits[name] = SplitChoice(text, n_folds(spec, store.pairs))
     screen = Screen(int(card.get("version", 1)), store.fingerprint, splits)
     return Prepared(store.path, screen)
-
-
-def _choice(store: Store, declared: Mapping[str, Any], where: str) -> SplitChoice:
-    spec = parse_split(declared, where)
-    return SplitChoice(canonical(spec.model_dump(mode="json")), n_folds(spec, store.pairs))

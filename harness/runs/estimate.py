@@ -16,7 +16,6 @@ from harness.storage import size_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.runs.folder import RunFolder
     from harness.runs.plan import Plan
 
 _SAMPLED = 50
@@ -90,40 +89,31 @@ def estimates(plan: Plan) -> dict[str, Estimate]:
 
 
 def _estimate(plan: Plan, missing: Sequence[str], ran: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Estimate one model's missing trials from the manifests of those that ran."""
+    needs_of = {stage: part.needs for part in plan.parts for stage in part.stages}
     took = {
         stage: median(seconds)
-        for part in plan.parts
-        for stage in part.stages
+        for stage in needs_of
         if (seconds := [m["seconds"][stage] for m in ran if stage in m["seconds"]])
     }
     n_scoring = sum(trial in plan.scoring for trial in missing)
     left = cpu = gpu = 0.0
-    stages = {stage for part in plan.parts for stage in part.stages}
-    for part in plan.parts:
-        for stage in part.stages:
-            n = len(missing) if stage == "score" else len(missing) - n_scoring
-            seconds = n * took.get(stage, 0.0)
-            left += seconds
-            cpu += seconds * part.needs.cpus
-            gpu += seconds * part.needs.gpus
-    wanted = stages if len(missing) > n_scoring else {"score"} if missing else set()
+    for stage, needs in needs_of.items():
+        n = len(missing) if stage == "score" else len(missing) - n_scoring
+        seconds = n * took.get(stage, 0.0)
+        left += seconds
+        cpu += seconds * needs.cpus
+        gpu += seconds * needs.gpus
+    wanted = set(needs_of) if len(missing) > n_scoring else {"score"} if missing else set()
     known = wanted <= took.keys()
+    run, measured = plan.run, [str(manifest["trial"]) for manifest in ran[:_SAMPLED]]
+    sizes = [size_of(run.of_trial(trial)) + size_of(run.results(trial)) for trial in measured]
     return Estimate(
         len(missing),
-        sum(took.values()) if stages <= took.keys() else None,
+        sum(took.values()) if needs_of.keys() <= took.keys() else None,
         left if known else None,
         cpu if known else None,
         gpu if known else None,
-        _size(plan.run, [str(m["trial"]) for m in ran]),
+        float(median(sizes)) if sizes else None,
         max((int(m["peak_memory"]) for m in ran), default=None),
     )
-
-
-def _size(run: RunFolder, trials: Sequence[str]) -> float | None:
-    """Return the median of bytes that a trial has in the run folder."""
-    if not trials:
-        return None
-    sizes = [
-        size_of(run.of_trial(trial)) + size_of(run.results(trial)) for trial in trials[:_SAMPLED]
-    ]
-    return float(median(sizes))

@@ -106,20 +106,15 @@ class RunFolder:
         return paths.list_names(paths.join(self.path, "trials"))
 
     def manifests(self, trials: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return the manifests of those trials that are finished.
-
-        Nothing is asked of trials that never began.
-        """
-        begun = set(self.begun())
-        return self._each("manifest.json", [trial for trial in trials if trial in begun])
+        """Return the manifests of those trials that are finished."""
+        return self._each("manifest.json", self._only_begun(trials))
 
     def stages(self, trials: Iterable[str]) -> dict[str, str]:
-        """Return the last stage that trials have behind them which were left between two."""
-        begun = set(self.begun())
-        rest = [trial for trial in trials if trial in begun]
+        """Find the last stage that trials have behind them which were left between two."""
+        begun = self._only_begun(trials)
         done: dict[str, str] = {}
         for stage in STAGES[:-1]:
-            done |= dict.fromkeys(self._each(f"stages/{stage}.json", rest), stage)
+            done |= dict.fromkeys(self._each(f"stages/{stage}.json", begun), stage)
         return done
 
     def age(self, trial: str, since: float = 0.0) -> float:
@@ -127,15 +122,16 @@ class RunFolder:
         attempt = self._attempt_since(trial, since)
         return 0.0 if attempt is None else max(0.0, time.time() - float(attempt["began"]))
 
+    def _only_begun(self, trials: Iterable[str]) -> list[str]:
+        """Leave out trials that never began: nothing is asked of them."""
+        begun = set(self.begun())
+        return [trial for trial in trials if trial in begun]
+
     def _each(self, name: str, trials: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return a file of each of several trials, where it is there."""
+        """Read a file of each of several trials, where it is there."""
         files = [self.of_trial(trial, name) for trial in trials]
         found = zip(trials, files, paths.read_each(files), strict=True)
         return {trial: _parsed(file, text) for trial, file, text in found if text is not None}
-
-    def is_finished(self, trial: str) -> bool:
-        """Whether a trial has its manifest."""
-        return paths.exists(self.of_trial(trial, "manifest.json"))
 
     def manifest(self, trial: str) -> dict[str, Any] | None:
         """Return what a finished trial said of itself; None for any other."""
@@ -168,7 +164,8 @@ class RunFolder:
 
         One that was not finished still goes on from its checkpoint.
         """
-        made = ("predictions.zarr", "profiles.zarr", "checkpoint") * self.is_finished(trial)
+        finished = paths.exists(self.of_trial(trial, "manifest.json"))
+        made = ("predictions.zarr", "profiles.zarr", "checkpoint") * finished
         for name in (*made, "manifest.json", "failure.json", "attempt.json", "stages"):
             paths.remove(self.of_trial(trial, name))
 
@@ -197,8 +194,7 @@ class RunFolder:
         That is its manifest, failure or last sign of life. ``lost`` is one that began, did not
         end, and was interrupted or has not been seen for a minute.
         """
-        begun = set(self.begun())
-        rest = [trial for trial in trials if trial in begun]
+        rest = self._only_begun(trials)
         found: dict[str, tuple[State, dict[str, Any]]] = {}
         found |= {t: ("done", said) for t, said in self._each("manifest.json", rest).items()}
         rest = [trial for trial in rest if trial not in found]
@@ -307,14 +303,10 @@ class RunLock:
 
 
 def _seems_alive(driver: Mapping[str, Any]) -> bool:
-    if driver["host"] == platform.node():
-        return _lives(int(driver["pid"]))
-    return time.time() - float(driver["seen"]) < ALIVE_SECONDS
-
-
-def _lives(pid: int) -> bool:
+    if driver["host"] != platform.node():
+        return time.time() - float(driver["seen"]) < ALIVE_SECONDS
     try:
-        os.kill(pid, 0)
+        os.kill(int(driver["pid"]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

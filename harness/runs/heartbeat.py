@@ -170,7 +170,7 @@ def total_cost(costs: Mapping[str, Cost]) -> dict[str, Any]:
     ``seconds`` by stage; ``wall_seconds``, ``cpu_seconds`` and ``gpu_seconds`` are sums,
     ``peak_memory`` is the largest; ``stages`` has all of it by stage.
     """
-    each = list(costs.values())
+    each = costs.values()
     return {
         "seconds": {stage: cost["seconds"] for stage, cost in costs.items()},
         "wall_seconds": round(sum(cost["seconds"] for cost in each), 3),

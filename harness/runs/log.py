@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,10 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
     watched. On an object store it is put there at the end, and by each call of what is yielded.
     With `goes_on`, what earlier stages wrote stays above.
     """
-    with _local(path) as local:
-        if goes_on and paths.is_remote(path):
+    remote = paths.is_remote(path)
+    with tempfile.TemporaryDirectory(prefix="harness-") if remote else nullcontext() as folder:
+        local = Path(path) if folder is None else Path(folder, "log.txt")
+        if goes_on and remote:
             with suppress(FileNotFoundError):
                 local.write_bytes(paths.read_bytes(path))
         handler = logging.FileHandler(local, mode="a" if goes_on else "w", encoding="utf-8")
@@ -55,7 +57,7 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
 
         def show() -> None:
             handler.flush()
-            if paths.is_remote(path):
+            if remote:
                 paths.write_atomic(path, local.read_bytes())
 
         try:
@@ -68,13 +70,3 @@ def recorded(path: str, *, goes_on: bool = False) -> Iterator[Callable[[], None]
                 show()
             finally:
                 handler.close()
-
-
-@contextmanager
-def _local(path: str) -> Iterator[Path]:
-    """Give the file to write: `path` itself, or one that is deleted where that is a URL."""
-    if not paths.is_remote(path):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        yield Path(folder, "log.txt")

@@ -70,10 +70,14 @@ def assess(
     """
     job = read_run(subject).get("job", {})
     datasets = _datasets(job, subject)
-    chosen = tuple(suites) or _suites(job)
+    named = job.get("score", {}).get("suite", "vcc2025")
+    chosen = tuple(suites) or (tuple(named) if isinstance(named, list) else (str(named),))
     found = []
     for dataset in datasets:
-        folder = _folder(subject, dataset, output, is_run=bool(job))
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.rstrip("/").rpartition("/")[2])
+        folder = output or paths.join("runs", f"trust-{name}")
+        if job:  # a run may have several datasets
+            folder = paths.join(output or paths.join(subject, FOLDER), name)
         paths.check_writable(folder)
         found.append(_assess(dataset, chosen, folder, sampling, options, progress))
     return found
@@ -87,6 +91,7 @@ def _assess(
     options: ScoringOptions | None,
     progress: Progress,
 ) -> Assessed:
+    """Check metrics on one dataset, and write what was found to a folder."""
     store = open_store(prepare(dataset, progress).store)
     trust = check_trust(
         store,
@@ -116,7 +121,7 @@ def _assess(
 
 
 def _datasets(job: Mapping[str, Any], subject: str) -> tuple[str, ...]:
-    """Return the datasets of a job, whatever its kind; of no job the subject itself."""
+    """List the datasets of a job, whatever its kind; of no job the subject itself."""
     if not job:
         return (subject,)
     named = job.get("dataset") or job.get("truth")
@@ -128,15 +133,3 @@ def _datasets(job: Mapping[str, Any], subject: str) -> tuple[str, ...]:
             "Give the truth as a store: harness convert, then harness trust STORE."
         )
     return tuple(named) if isinstance(named, list) else (str(named),)
-
-
-def _suites(job: Mapping[str, Any]) -> tuple[str, ...]:
-    named = job.get("score", {}).get("suite", "vcc2025")
-    return tuple(named) if isinstance(named, list) else (str(named),)
-
-
-def _folder(subject: str, dataset: str, output: str | None, *, is_run: bool) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.rstrip("/").rpartition("/")[2])
-    if is_run:
-        return paths.join(output or paths.join(subject, FOLDER), name)
-    return output or paths.join("runs", f"trust-{name}")

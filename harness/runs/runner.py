@@ -137,10 +137,8 @@ def missing_calls(plan: Plan) -> Iterator[tuple[TrialRequest, Call]]:
     completed |= dict.fromkeys(plan.scoring, "predict")
     for trial in plan.missing:
         request = plan.request(trial)
-        yield (
-            request,
-            chain_calls(request, plan.parts, plan.job.limits, completed.get(trial.id)),
-        )
+        call = chain_calls(request, plan.parts, plan.job.limits, completed.get(trial.id))
+        yield request, call
 
 
 def chain_calls(

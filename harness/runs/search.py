@@ -120,8 +120,8 @@ class Search:
         for text in paths.read_each([paths.join(self.folder, name) for name in sorted(names)]):
             if text is None or (found := json.loads(text))["number"] >= self.job.n_settings:
                 continue
-            steps = {int(step): value for step, value in found["steps"].items()}
-            setting = Tried(**{**found, "steps": steps, "trials": tuple(found["trials"])})
+            found["steps"] = {int(step): value for step, value in found["steps"].items()}
+            setting = Tried(**found | {"trials": tuple(found["trials"])})
             failed = any(self.run.failure(trial) is not None for trial in setting.trials)
             if setting.state == "done" or failed:
                 settings.append(setting)

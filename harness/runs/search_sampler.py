@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -103,16 +105,17 @@ class Proposals:
     def ask(self, number: int) -> dict[str, Any]:
         """Return setting `number`; it must be `ready`, and those before it asked for."""
         assert self.ready(number)
-        by_number = {"grid": of_grid, "qmc": of_sequence}
-        if self.sampler.kind in by_number:
-            named = by_number[self.sampler.kind](self.space, self.sampler.seed, number)
+        if self.sampler.kind == "grid":
+            drawn = of_grid(self.space, self.sampler.seed, number)
+        elif self.sampler.kind == "qmc":
+            drawn = of_sequence(self.space, self.sampler.seed, number)
         else:
-            named = self._of_study(number)
-        self.drawn[number] = named
-        return named
+            drawn = self._of_study(number)
+        self.drawn[number] = drawn
+        return drawn
 
     def _of_study(self, number: int) -> dict[str, Any]:
-        """Return what Optuna draws, knowing of the settings before what setting `number` may."""
+        """Let Optuna draw, knowing of the settings before what setting `number` may."""
         import optuna  # an extra, which only a search needs
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -120,8 +123,11 @@ class Proposals:
         ranges = {name: _distribution(part) for name, part in self.space.items()}
         for earlier in range(number):
             study.add_trial(self._remembered(earlier, number, ranges))
-        drawn = study.ask(ranges).params
-        return {name: _named(self.space[name], value) for name, value in drawn.items()}
+        drawn = dict(study.ask(ranges).params)
+        for name, dimension in self.space.items():
+            if dimension.kind == "choice":  # Optuna has the place of the choice
+                drawn[name] = dimension.values[drawn[name]]
+        return drawn
 
     def tell(self, tried: Tried) -> None:
         """Learn what came of a setting."""
@@ -151,11 +157,14 @@ class Proposals:
             "stopped": TrialState.PRUNED,
             "failed": TrialState.FAIL,
         }
-        drawn = self.drawn[earlier]
+        drawn = dict(self.drawn[earlier])
+        for name, dimension in self.space.items():
+            if dimension.kind == "choice":
+                drawn[name] = dimension.values.index(drawn[name])
         return create_trial(
             state=states[found.state] if found else TrialState.RUNNING,
             value=found.value if found and found.state == "done" else None,
-            params={name: _internal(self.space[name], value) for name, value in drawn.items()},
+            params=drawn,
             distributions=dict(ranges),
             intermediate_values=dict(found.steps) if found else {},
         )
@@ -204,14 +213,11 @@ def of_grid(space: Mapping[str, Dimension], seed: int, number: int) -> dict[str,
     In the order in which they are listed, a budget that is less than the grid would see one corner.
     """
     sizes = tuple(dimension.size or 0 for dimension in space.values())
-    place, setting = _order(math.prod(sizes), seed)[number], {}
-    for name, size in reversed([*zip(space, sizes, strict=True)]):
-        place, at = divmod(place, size)
-        dimension = space[name]
-        setting[name] = (
-            dimension.values[at] if dimension.kind == "choice" else dimension.values[0] + at
-        )
-    return {name: setting[name] for name in space}
+    places = np.unravel_index(_order(math.prod(sizes), seed)[number], sizes)
+    return {
+        name: dimension.values[place] if dimension.kind == "choice" else dimension.values[0] + place
+        for (name, dimension), place in zip(space.items(), map(int, places), strict=True)
+    }
 
 
 @lru_cache(maxsize=4)
@@ -236,7 +242,7 @@ def of_sequence(space: Mapping[str, Dimension], seed: int, number: int) -> dict[
 
 
 def _at(dimension: Dimension, share: float) -> Any:
-    """Return the value below which a `share` of a dimension lies, from 0 to less than 1."""
+    """Find the value below which a `share` of a dimension lies, from 0 to less than 1."""
     if dimension.kind == "choice":
         return dimension.values[int(share * len(dimension.values))]
     low, high = dimension.values
@@ -248,7 +254,7 @@ def _at(dimension: Dimension, share: float) -> Any:
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
-    """Return a dimension in Optuna's words; choices by their place, since these may be lists."""
+    """Describe a dimension to Optuna; choices by their place, since these may be lists."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -261,11 +267,3 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.kind == "int":
         return IntDistribution(low, high)
     return FloatDistribution(low, high, log=dimension.kind == "log")
-
-
-def _named(dimension: Dimension, value: Any) -> Any:
-    return dimension.values[value] if dimension.kind == "choice" else value
-
-
-def _internal(dimension: Dimension, value: Any) -> Any:
-    return dimension.values.index(value) if dimension.kind == "choice" else value

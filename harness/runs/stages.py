@@ -52,8 +52,15 @@ class StageFiles:
     def __init__(self, run: RunFolder, trial: str, code: str) -> None:
         self.folder = run.of_trial(trial, "stages")
         self.code = code
-        self._begun = False
-        self.records = self._read()
+        names = set(paths.list_names(self.folder))
+        self._begun = bool(names)
+        self.records: dict[str, dict[str, Any]] = {
+            stage: json.loads(paths.read_bytes(self.path(f"{stage}.json")))
+            for stage in STAGES[:-1]
+            if f"{stage}.json" in names
+        }
+        if any(record["code"] != code for record in self.records.values()):
+            self.forget()
 
     def path(self, name: str) -> str:
         """Return a file or folder between the stages."""
@@ -97,19 +104,6 @@ class StageFiles:
         if self._begun:
             paths.remove(self.folder)
         self.records = {}
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """Return what the stages that are done say; nothing where other code did them."""
-        found: dict[str, dict[str, Any]] = {}
-        names = set(paths.list_names(self.folder))
-        self._begun = bool(names)
-        for stage in STAGES[:-1]:
-            if f"{stage}.json" in names:
-                found[stage] = json.loads(paths.read_bytes(self.path(f"{stage}.json")))
-        if any(record["code"] != self.code for record in found.values()):
-            self.forget()
-            return {}
-        return found
 
 
 PICKLED = "model.pickle"

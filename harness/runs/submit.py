@@ -38,44 +38,34 @@ def submit_run(name: str, run: str | None, cluster: ClusterSpec) -> tuple[JobSer
         The run folder, as a URL or an absolute path on the cluster.
     cluster
         One with the address of a dashboard.
+
+    Raises
+    ------
+    ClusterError
+        The nodes could not find the run folder, or no job server answers.
     """
     path = find_declaration("jobs", name)
     read_job(str(path))
-    place = _place(run, path.stem)
-    server = JobServer(str(cluster.address))
-    command = command_there(path.name, path.read_bytes(), place, cluster)
-    return server, server.submit(command, name=f"harness run {path.stem}", env=cluster.env)
-
-
-def _place(run: str | None, name: str) -> str:
-    """Return the run folder; `ClusterError` where nodes could not find it."""
-    if run is not None and (paths.is_remote(run) or PurePosixPath(run).is_absolute()):
-        return run
-    found = f"found {run!r}" if run else "found none"
-    raise ClusterError(
-        f"-o: a run that is submitted needs a run folder that the nodes of the cluster see: "
-        f"{found}, expected a URL or an absolute path there, such as s3://bucket/runs/{name}."
-    )
-
-
-def command_there(file: str, job: bytes, run: str, cluster: ClusterSpec) -> str:
-    """Return the shell command that runs a job on the head of a cluster.
-
-    Parameters
-    ----------
-    file, job
-        The name of the job's file, and what is in it.
-    """
+    if run is None or not (paths.is_remote(run) or PurePosixPath(run).is_absolute()):
+        found = f"found {run!r}" if run else "found none"
+        raise ClusterError(
+            "-o: a run that is submitted needs a run folder that the nodes of the cluster see: "
+            f"{found}, expected a URL or an absolute path there, such as s3://bucket/runs/"
+            f"{path.stem}."
+        )
+    # Both files travel in the command, which unpacks them on the head and runs the job there.
     inside = cluster.model_dump(exclude_defaults=True, exclude={"env"}) | {"address": "auto"}
-    files = {file: job, "inside.yaml": yaml.safe_dump(inside).encode()}
+    files = {path.name: path.read_bytes(), "inside.yaml": yaml.safe_dump(inside).encode()}
     unpacked = " && ".join(
-        f'echo {base64.b64encode(content).decode()} | base64 -d > "$folder"/{shlex.quote(name)}'
-        for name, content in files.items()
+        f'echo {base64.b64encode(content).decode()} | base64 -d > "$folder"/{shlex.quote(file)}'
+        for file, content in files.items()
     )
-    return (
+    command = (
         f"folder=$(mktemp -d) && {unpacked} && exec python -m harness run "
-        f'"$folder"/{shlex.quote(file)} -o {shlex.quote(run)} --on "$folder"/inside.yaml'
+        f'"$folder"/{shlex.quote(path.name)} -o {shlex.quote(run)} --on "$folder"/inside.yaml'
     )
+    server = JobServer(str(cluster.address))
+    return server, server.submit(command, name=f"harness run {path.stem}", env=cluster.env)
 
 
 def follow_run(server: JobServer, job: str, write: Callable[[str], object]) -> None:

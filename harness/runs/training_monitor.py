@@ -125,7 +125,7 @@ class TrialSupervision:
 
 
 def _parted(metric: str) -> tuple[str, str]:
-    """Return suite and name; an error with a near match where there is no such."""
+    """Split ``suite:name``; an error with a near match where there is no such."""
     suite, colon, name = metric.partition(":")
     if not colon:
         raise ModelError(f"stop_on is {metric!r}, expected SUITE:METRIC.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.config import is_file
 from harness.errors import JobError
@@ -38,23 +38,20 @@ log = logging.getLogger("harness.program")
 def identified(trials: Iterable[TrialSpec]) -> tuple[TrialSpec, ...]:
     """Return trials, those of programs with all that decides what these predict."""
     trials = tuple(trials)
-    said = {name: _identity(name) for name in {trial.model for trial in trials}}
+    identities: dict[str, str] = {}
+    for name in {trial.model for trial in trials}:
+        if (command := command_of(name)) is None:
+            continue
+        digests = {
+            key: remembered_digest(Path(file), available_threads(), str(paths.cache_folder()))
+            for key, file in command.files.items()
+        }
+        digests |= {line: content_of(path) for line, path in local_requirements(command).items()}
+        identities[name] = canonical(command.identity(digests))
     return tuple(
-        replace(trial, command=said[trial.model]) if said[trial.model] else trial
+        replace(trial, command=identities[trial.model]) if trial.model in identities else trial
         for trial in trials
     )
-
-
-def _identity(name: str) -> str:
-    command = command_of(name)
-    if command is None:
-        return ""
-    folder, threads = str(paths.cache_folder()), available_threads()
-    digests = {
-        key: remembered_digest(Path(file), threads, folder) for key, file in command.files.items()
-    }
-    digests |= {line: content_of(path) for line, path in local_requirements(command).items()}
-    return canonical(command.identity(digests))
 
 
 def commands_of(names: Iterable[str]) -> dict[str, str]:
@@ -130,8 +127,7 @@ def model_for(trial: TrialSpec, command: str, scratch: str, threads: int) -> Mod
     made_by: Any = class_for(trial, command)
     program = made_by(**parameters, seed=trial.seed)
     program.work_in(scratch, threads)
-    made: Model = program
-    return made
+    return cast("Model", program)
 
 
 def with_inputs(trials: Sequence[TrialSpec]) -> Iterator[TrialSpec]:
@@ -146,13 +142,13 @@ def with_inputs(trials: Sequence[TrialSpec]) -> Iterator[TrialSpec]:
     by_id: dict[str, TrialSpec] = {}
     known_of = {model: parameters_of(model) for model in {trial.model for trial in trials}}
     for trial in trials:
-        named = dict(_files(trial, known_of[trial.model]))
+        named = _files(trial, known_of[trial.model])
         for path in named.values():
             digests[path] = digests.get(path) or content_digest(path)
         inputs = {name: digests[path] for name, path in named.items()}
         known = replace(trial, inputs=tuple(sorted(inputs.items())))
         if inputs and by_id.setdefault(known.id, known) != known:
-            other = dict(_files(by_id[known.id], known_of[trial.model]))
+            other = _files(by_id[known.id], known_of[trial.model])
             name = next(name for name in named if named[name] != other[name])
             raise JobError(
                 f"{trial.model}: {name} {other[name]!r} and {named[name]!r} hold the same, and "
@@ -180,7 +176,10 @@ def digests_of_choices(job: SearchJob) -> dict[str, dict[str, str]]:
     return {"files": found} if found else {}
 
 
-def _files(trial: TrialSpec, known: Mapping[str, Parameter]) -> Iterator[tuple[str, str]]:
-    for name, value in trial.parameters:
-        if is_file(known[name].annotation, value):
-            yield name, str(value)
+def _files(trial: TrialSpec, known: Mapping[str, Parameter]) -> dict[str, str]:
+    """Find the parameters of a trial that name files."""
+    return {
+        name: str(value)
+        for name, value in trial.parameters
+        if is_file(known[name].annotation, value)
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,11 @@ class LivePage:
                         Results(self.runs), registered(), live=True, **self.options
                     )
                 except HarnessError as error:
-                    self._page = _waiting(str(error))
+                    self._page = (
+                        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+                        '<meta http-equiv="refresh" content="5"><title>Waiting</title></head>'
+                        f"<body><p>Nothing to show yet: {escape(str(error))}</p></body></html>"
+                    )
                 took = time.monotonic() - start
                 self._until = time.monotonic() + max(LEAST_SECONDS, 4 * took)
             return self._page
@@ -69,13 +74,3 @@ def serve(page: LivePage, port: int = 0) -> ThreadingHTTPServer:
             """Say nothing of each request."""
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-
-
-def _waiting(reason: str) -> str:
-    from html import escape
-
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="refresh" content="5"><title>Waiting</title></head>'
-        f"<body><p>Nothing to show yet: {escape(reason)}</p></body></html>"
-    )
