@@ -1,8 +1,8 @@
 """YAML declarations: read, checked, and found by name.
 
-`yaml` reads the files, `validation` turns every mistake into a file, a key and a sentence, and
-`lookup` finds a declaration by its name. Cluster files and the types that several kinds of
-declaration share are here, too.
+`yaml` reads the files, `validation` turns every mistake into a file, a key and a sentence,
+`parameter_checks` checks values against a model's type hints, and `lookup` finds a declaration by
+its name. Cluster files and the types that several kinds of declaration share are here, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from harness.config.lookup import Kind as Kind
     from harness.config.lookup import declarations as declarations
     from harness.config.lookup import find_declaration as find_declaration
+    from harness.config.parameter_checks import kinds as kinds
+    from harness.config.parameter_checks import missing as missing
+    from harness.config.parameter_checks import parameter_problems as parameter_problems
+    from harness.config.parameter_checks import value_problems as value_problems
+    from harness.config.parameter_checks import words as words
     from harness.config.types import CELLS as CELLS
     from harness.config.types import DATA_FACTORS as DATA_FACTORS
     from harness.config.types import ENTRY_KEYS as ENTRY_KEYS
@@ -39,25 +44,18 @@ if TYPE_CHECKING:
     from harness.config.validation import check_model as check_model
     from harness.config.validation import check_size as check_size
     from harness.config.validation import describe as describe
-    from harness.config.validation import kinds as kinds
-    from harness.config.validation import missing as missing
-    from harness.config.validation import parameter_problems as parameter_problems
-    from harness.config.validation import value_problems as value_problems
-    from harness.config.validation import words as words
     from harness.config.yaml import read_yaml as read_yaml
 
 _NAMES = {
     "cluster": "ClusterSpec OTHER_TOOLS check_cluster read_cluster",
     "input_file": "InputFile is_file read_file with_contents",
     "lookup": "Kind declarations find_declaration",
+    "parameter_checks": "kinds missing parameter_problems value_problems words",
     "types": (
         "CELLS CellStep Controls DATA_FACTORS ENTRY_KEYS JSON Kept Name Natural OwnCellStep "
         "Positive Seed"
     ),
-    "validation": (
-        "Declared Problem check_model describe kinds missing check_size words parameter_problems "
-        "value_problems"
-    ),
+    "validation": "Declared Problem check_model check_size describe",
     "yaml": "read_yaml",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -71,7 +71,8 @@ class ClusterSpec(Declared):
             raise ValueError("kind 'ray' needs an address, such as 'auto' or 'http://head:8265'.")
         if self.kind == "local" and self.address is not None:
             raise ValueError("kind 'local' starts its own Ray and takes no address. Use kind: ray.")
-        sized = [name for name in _SIZES if getattr(self, name) is not None]
+        sizes = ("num_cpus", "num_gpus", "object_store_memory")
+        sized = [name for name in sizes if getattr(self, name) is not None]
         if self.kind == "ray" and sized:
             raise ValueError(f"{sized[0]} is for kind 'local': a running cluster has its own size.")
         if self.kind == "local" and self.autoscaling:
@@ -81,15 +82,12 @@ class ClusterSpec(Declared):
         return self
 
 
-_SIZES = ("num_cpus", "num_gpus", "object_store_memory")
-
-
 OTHER_TOOLS = frozenset({"apiVersion", "cluster_name"})
 """Keys of files in cluster/ that kubectl or `ray up` read."""
 
 
 def read_cluster(name_or_path: str) -> ClusterSpec:
-    """Return a cluster file by name or path; all that is wrong with it is one `ClusterError`."""
+    """Read a cluster file by name or path; all that is wrong with it is one `ClusterError`."""
     path = find_declaration("cluster", name_or_path)
     data = read_yaml(path)
     if isinstance(data, dict) and data.keys() & OTHER_TOOLS:
@@ -109,7 +107,7 @@ def read_cluster(name_or_path: str) -> ClusterSpec:
 
 
 def check_cluster(path: Path) -> list[Problem]:
-    """Return all that is wrong with a cluster file; one of another tool need only be YAML."""
+    """Check a cluster file, and list its problems; one of another tool need only be YAML."""
     try:
         data = read_yaml(path)
     except DeclarationError as error:

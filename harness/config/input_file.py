@@ -41,7 +41,7 @@ def is_file(annotation: Any, value: Any) -> bool:
 
 
 def choices(annotation: Any) -> tuple[str, ...]:
-    """Return the fixed choices that a parameter has besides."""
+    """List the fixed choices that a parameter has besides a file."""
     if get_origin(annotation) is Literal:
         return tuple(value for value in get_args(annotation) if isinstance(value, str))
     if get_origin(annotation) is Annotated:
@@ -50,7 +50,7 @@ def choices(annotation: Any) -> tuple[str, ...]:
 
 
 def read_file(path: str) -> bytes:
-    """Return the content of an input file; `DataError` where there is none."""
+    """Read an input file; `DataError` where there is none."""
     try:
         return paths.read_bytes(path)
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -58,7 +58,7 @@ def read_file(path: str) -> bytes:
 
 
 def with_contents(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's parameters, its files shown by name and content: two contents differ.
+    """Show the files among a trial's parameters by name and digest, so that two contents differ.
 
     >>> with_contents({"parameters": {"features": "s3://b/genept.csv"}, "inputs": {}})
     {'features': 's3://b/genept.csv'}

@@ -6,18 +6,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import (
-    DeclarationError,
-    UnknownNameError,
-    listed,
-)
+from harness.errors import DeclarationError, UnknownNameError, listed
 
 Kind = Literal["datasets", "jobs", "cluster", "commands"]
 
-
 _PACKAGE = Path(__file__).parents[1]
-
-
 _NOUN: dict[Kind, str] = {
     "datasets": "dataset card",
     "jobs": "job",
@@ -26,17 +19,14 @@ _NOUN: dict[Kind, str] = {
 }
 
 
-_COMMANDS = "jobs/commands"
-
-
 def declarations(kind: Kind) -> dict[str, Path]:
-    """Return every declaration of a kind by name; one in the working folder hides the packaged one.
+    """Find every declaration of a kind by name; the working folder comes before the package.
 
     A job in a folder of its own keeps the folder in its name: ``sweeps/linear``. Command models lie
     among the jobs, in a folder that has no jobs.
     """
     found: dict[str, Path] = {}
-    below = _COMMANDS if kind == "commands" else kind
+    below = "jobs/commands" if kind == "commands" else kind
     for folder in (_PACKAGE.parent / below, _PACKAGE / "share" / below, Path(below)):
         files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")])
         if kind == "jobs":
@@ -47,7 +37,7 @@ def declarations(kind: Kind) -> dict[str, Path]:
 
 
 def find_declaration(kind: Kind, name: str) -> Path:
-    """Return the file that `name` means: an existing path, else a declaration of that name.
+    """Find the file that `name` means: an existing path, else a declaration of that name.
 
     ``linear`` finds ``jobs/sweeps/linear.yaml`` too, unless two folders have one.
     """

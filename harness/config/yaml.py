@@ -80,14 +80,11 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 — _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
-        raise DeclarationError(Problem(str(path), _where(error), _syntax(error, text))) from error
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}" if mark else ""
+        raise DeclarationError(Problem(str(path), where, _syntax(error, text))) from error
     except yaml.YAMLError as error:
         raise DeclarationError(Problem(str(path), "", f"is not YAML: {error}.")) from error
-
-
-def _where(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return f"line {mark.line + 1}" if mark else ""
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:

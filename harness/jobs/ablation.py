@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def base_setting(job: AblationJob, known: Mapping[str, Parameter]) -> Setting:
-    """Return what all others are compared with."""
+    """Find the one setting that all others are compared with."""
     found = list(settings_of(job.base, known, job.data))
     if len(found) != 1:
         raise JobError(
@@ -43,8 +43,8 @@ def ablation_settings(job: AblationJob, known: Mapping[str, Parameter]) -> list[
         The parameters of the base's model, `specs.CELLS` among them for one that predicts profiles.
     """
     base = base_setting(job, known)
+    names = [*(name for name in known if name != "seed"), *DATA_FACTORS]
     for factor, levels in job.vary.items():
-        names = [*(name for name in known if name != "seed"), *DATA_FACTORS]
         if factor not in names:
             hint = near_match(factor, names)
             raise JobError(f"vary.{factor}: is no factor of {base.model}. {hint}")
@@ -75,7 +75,7 @@ def _with(base: Setting, change: Mapping[str, Any], known: Mapping[str, Paramete
 def variations(
     job: AblationJob, trials: Sequence[TrialSpec], known: Mapping[str, Parameter]
 ) -> dict[str, dict[str, JSON]]:
-    """Return for each trial of the ablation the factors in which it differs from the base.
+    """Find the factors in which each trial of the ablation differs from the base.
 
     Nothing for the base itself; other models that the job names are not in it.
     """
@@ -97,7 +97,7 @@ def described(
     trials: Sequence[TrialSpec],
     parameters_of: Callable[[str], Mapping[str, Parameter]],
 ) -> dict[str, Any]:
-    """Return what a run says of an ablation: its base, what each trial varies. Empty for others."""
+    """Describe an ablation for a run: its base, and what each trial varies. Empty for others."""
     if not isinstance(job, AblationJob):
         return {}
     known = parameters_of(job.base.model)

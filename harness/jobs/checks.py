@@ -67,7 +67,7 @@ class Known:
 
 
 def check_job(path: Path, known: Known) -> list[Problem]:
-    """Return all that is wrong with a job, in the order of its keys; nothing when it can run."""
+    """Check a job file, and list its problems in the order of its keys."""
     file = str(path)
     try:
         data = read_yaml(path)
@@ -77,7 +77,7 @@ def check_job(path: Path, known: Known) -> list[Problem]:
     if not isinstance(data, dict):
         return problems
     seen = {problem.key for problem in problems}
-    for check in (_datasets, _splits, search_problems, _models, _score, _repeats):
+    for check in (_datasets, _splits, _search, _models, _score, _repeats):
         problems += [
             Problem(file, key, text) for key, text in check(data, known) if key not in seen
         ]
@@ -85,7 +85,7 @@ def check_job(path: Path, known: Known) -> list[Problem]:
 
 
 def _named(data: Any, key: str) -> Iterator[Found]:
-    """Yield each name under `key` with its own key, whether one is given or a list."""
+    """List the names under `key`, one or several, each with its own key."""
     value = data.get(key) if isinstance(data, dict) else None
     if isinstance(value, str):
         yield key, value
@@ -98,7 +98,10 @@ def _unknown(key: str, kind: str, name: str, names: Sequence[str]) -> Found:
 
 
 def _screens(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what names datasets and splits, with its prefix: the job, and the side of a truth."""
+    """Find the mappings that name datasets and splits: the job, and the truth that it scores by.
+
+    Each comes with the prefix of its keys.
+    """
     yield "", data
     if data.get("kind") == "score" and isinstance(data.get("truth"), dict):
         yield "truth.", data["truth"]
@@ -111,7 +114,7 @@ def _datasets(data: dict[str, Any], known: Known) -> Iterator[Found]:
 
 
 def _dataset(key: str, name: str, known: Known) -> Iterator[Found]:
-    """Yield what is wrong with the name of a dataset; nothing when its splits can be asked for."""
+    """Check the name of a dataset; one without problems can be asked for its splits."""
     if is_store_path(name):
         if not exists(name):
             yield key, f"there is no store {name}. Make it with: harness convert"
@@ -126,9 +129,8 @@ def _dataset(key: str, name: str, known: Known) -> Iterator[Found]:
         yield _unknown(key, "dataset", base, known.datasets)
     if not simulated:
         return
-    wrong = [
-        *parameter_problems(key, "a simulation", dict(simulated.options), known.simulation_options)
-    ]
+    options = dict(simulated.options)
+    wrong = list(parameter_problems(key, "a simulation", options, known.simulation_options))
     yield from wrong
     if base in known.datasets and not wrong:
         try:  # a number that no screen can have: none of cells, more combinations than there are
@@ -192,20 +194,16 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _varied(
     model: str, given: dict[str, Any], vary: dict[str, Any], known: Mapping[str, Parameter]
 ) -> Iterator[Found]:
-    """Yield what is wrong with the factors of an ablation and the values they take."""
+    """Check the factors of an ablation and the values that they take."""
     for name, value in given.items():
         if isinstance(value, list) and name in known:
             yield f"base.{name}", "is a list: the base is one setting. Put the list under vary."
     factors = {name: levels for name, levels in vary.items() if name in DATA_FACTORS}
     yield from ((f"vary.{key}", text) for key, text in data_factor_problems(factors))
     others = {name: levels for name, levels in vary.items() if name not in DATA_FACTORS}
-    for name in others:
-        if name not in known:
-            hint = near_match(name, (*known, *DATA_FACTORS))
-            yield (
-                f"vary.{name}",
-                f"is no factor: neither a parameter of {model} nor of data. {hint}",
-            )
+    for name in (name for name in others if name not in known):
+        hint = near_match(name, (*known, *DATA_FACTORS))
+        yield f"vary.{name}", f"is no factor: neither a parameter of {model} nor of data. {hint}"
     right = {name: levels for name, levels in others.items() if name in known and levels != []}
     yield from parameter_problems("vary", model, right, known)
 
@@ -217,11 +215,11 @@ def _score(data: dict[str, Any], known: Known) -> Iterator[Found]:
         if name not in known.suites:
             yield _unknown(f"score.{key}", "suite", name, known.suites)
     for key, name in () if scored else _named(score, "baseline"):
-        yield from ((f"score.{key}", text) for text in _baseline(name, data, known))
+        yield from _baseline(f"score.{key}", name, data, known)
 
 
-def _baseline(name: str, data: dict[str, Any], known: Known) -> Iterator[str]:
-    """Yield what is wrong with a baseline: it is no model of the job, or more than one setting."""
+def _baseline(place: str, name: str, data: dict[str, Any], known: Known) -> Iterator[Found]:
+    """Check that a baseline is a model of the job, and has one setting there."""
     places = {key: entry for key, entry in _entries(data) if entry["model"] == name}
     meant = sum(_n_settings(entry, data) for entry in places.values())
     if not places:
@@ -230,16 +228,17 @@ def _baseline(name: str, data: dict[str, Any], known: Known) -> Iterator[str]:
             hint = "Add it to models, or name one of them."
         else:
             hint = near_match(name, right or known.models)
-        yield f"{name!r} is not among the job's models. {hint}"
+        yield place, f"{name!r} is not among the job's models. {hint}"
     elif meant > 1:
         yield (
+            place,
             f"{name!r} is in the job with {meant} settings ({', '.join(places)}), expected one: "
-            "without lists, data factors or a second entry."
+            "without lists, data factors or a second entry.",
         )
 
 
 def _n_settings(entry: dict[str, Any], data: dict[str, Any]) -> int:
-    """Count what an entry means before its filters: these may leave one, so they count as one."""
+    """Count the settings of an entry; with filters as one, since these may leave one."""
     if entry is data.get("base"):
         return 1 + sum(len(v) for v in _mapping(data.get("vary")).values() if isinstance(v, list))
     if "only" in entry or "except" in entry:
@@ -266,19 +265,18 @@ def _repeats(data: dict[str, Any], known: Known) -> Iterator[Found]:
             yield key, f"{repeated[0]} is given twice."
 
 
-def search_problems(data: dict[str, Any], known: Known) -> Iterator[Found]:
-    """Yield what is wrong with a search, as keys and texts; nothing for another kind of job."""
+def _search(data: dict[str, Any], known: Known) -> Iterator[Found]:
+    """Check the model, space, metric and data of a search; another kind of job has no problems."""
     if data.get("kind") != "search":
         return
     model, space = data.get("model"), data.get("space")
     if isinstance(model, str):
         if model not in known.models:
-            yield "model", f"unknown model {model!r}. {near_match(model, known.models)}"
+            yield _unknown("model", "model", model, known.models)
         elif isinstance(space, dict):
             yield from _space(model, space, known.parameters_of(model))
     yield from _metric(objective_keys(data.get("metric", {})), known)
-    factors = data.get("data")
-    for name, value in (factors if isinstance(factors, dict) else {}).items():
+    for name, value in _mapping(data.get("data")).items():
         if isinstance(value, list):
             yield f"data.{name}", "is a list: a search is made on one state of the data."
 
@@ -317,16 +315,14 @@ def _metric(declared: Any, known: Known) -> Iterator[Found]:
     suite, name = declared.get("suite", "vcc2025"), declared.get("name", "mae")
     if suite not in known.suites:
         if isinstance(suite, str):
-            yield "metric.suite", f"unknown suite {suite!r}. {near_match(suite, known.suites)}"
+            yield _unknown("metric.suite", "suite", suite, known.suites)
         return
     metrics = known.metrics.get(suite, {})
     if not isinstance(name, str):
         return
     if name not in metrics:
-        yield (
-            "metric.name",
-            f"unknown metric {name!r} of {suite}. {near_match(name, tuple(metrics))}",
-        )
+        hint = near_match(name, tuple(metrics))
+        yield "metric.name", f"unknown metric {name!r} of {suite}. {hint}"
     elif metrics[name] is None:
         better = tuple(other for other, direction in metrics.items() if direction is not None)
         yield "metric.name", f"{name} is a mere count: none is better. {near_match('', better)}"

@@ -1,6 +1,6 @@
 """Expand a job into trials.
 
-What settings an entry means is said in `settings` and `ablations`; here they meet datasets, splits,
+`settings` and `ablation` find the settings that an entry means; here they meet datasets, splits,
 folds and seeds. Two entries that mean the same trial are refused: one of them is a mistake, and its
 row in the table would be the other's.
 
@@ -50,7 +50,7 @@ def expand(
     screens: Mapping[str, Screen],
     parameters_of: Callable[[str], Mapping[str, Parameter]],
 ) -> list[TrialSpec]:
-    """Return the trials of a checked job, in the order of the file, models varying slowest.
+    """Expand a checked job into trials, in the order of the file, models varying slowest.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _of_entry(
     known: Mapping[str, Parameter],
     where: str,
 ) -> list[TrialSpec]:
-    """Return the trials of one entry, those that its filters leave out aside."""
+    """Expand one entry, without the trials that its filters leave out."""
     if where == "base" and isinstance(job, AblationJob):
         meant: Sequence[Setting] = ablation_settings(job, known)
     else:
@@ -103,7 +103,13 @@ def _trials(
 ) -> Iterator[TrialSpec]:
     dataset, screen, split = place
     choice = screen.splits[split]
-    for fold, seed in itertools.product(_folds(job, split, choice), seeds):
+    folds = range(choice.n_folds) if job.folds is None else job.folds
+    if beyond := [fold for fold in folds if fold >= choice.n_folds]:
+        raise JobError(
+            f"folds: found {beyond[0]}, but split {split!r} has {choice.n_folds} folds, counted "
+            "from 0. Leave folds out to run all of them."
+        )
+    for fold, seed in itertools.product(folds, seeds):
         yield TrialSpec(
             dataset=dataset,
             dataset_version=screen.version,
@@ -125,18 +131,6 @@ def trials_of(job: Job, screens: Mapping[str, Screen], setting: Setting) -> Iter
     seeds = repeated(job.seeds, job.repeat)
     for dataset, split in itertools.product(job.datasets, job.splits):
         yield from _trials(job, setting, (dataset, screens[dataset], split), seeds)
-
-
-def _folds(job: Job, split: str, choice: SplitChoice) -> Sequence[int]:
-    if job.folds is None:
-        return range(choice.n_folds)
-    beyond = [fold for fold in job.folds if fold >= choice.n_folds]
-    if beyond:
-        raise JobError(
-            f"folds: found {beyond[0]}, but split {split!r} has {choice.n_folds} folds, counted "
-            "from 0. Leave folds out to run all of them."
-        )
-    return job.folds
 
 
 def _twice(trial: TrialSpec, first: str, second: str) -> JobError:

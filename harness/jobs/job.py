@@ -39,7 +39,7 @@ Filters = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 def check_data_factors(factors: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return data factors as they stand; a ``ValueError`` names all that is wrong with them."""
+    """Check data factors and give them back; a ``ValueError`` names all that is wrong."""
     wrong = [f"{key}: {text}" for key, text in data_factor_problems(factors or {})]
     if wrong:
         raise ValueError(" ".join(wrong))
@@ -97,40 +97,7 @@ class ReadingOptions(Declared):
     prediction_scale: Literal["log1p", "counts"] | None = None
 
 
-class ScoringKeys(Declared):
-    """The keys of `kind: score`.
-
-    `predictions` are folders, globs or files. Which model, seed and setting each is of is said by
-    its name and a `pattern`, or by a row of a `manifest`; with one, `predictions` may be left out.
-    """
-
-    truth: Name | TruthSide
-    predictions: Name | Annotated[list[Name], Field(min_length=1)] | None = None
-    pattern: Name | None = None
-    manifest: Name | None = None
-    reading: ReadingOptions = ReadingOptions()
-
-    @model_validator(mode="after")
-    def _names_predictions(self) -> ScoringKeys:
-        if self.predictions is None and self.manifest is None:
-            raise ValueError("predictions: is missing: neither files nor a manifest is named.")
-        if self.pattern is not None and self.manifest is not None:
-            raise ValueError("manifest: stands beside pattern, and both name models. Remove one.")
-        return self
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The folders, globs and files, also when only one is named; none for a manifest alone."""
-        wanted = self.predictions
-        if wanted is None:
-            return ()
-        return (wanted,) if isinstance(wanted, str) else tuple(wanted)
-
-
 Names = Annotated[list[Name], Field(min_length=1)]
-
-
-# --- jobs ---------------------------------------------------------------------------------------
 
 
 class Limits(Declared):
@@ -240,12 +207,29 @@ class SearchJob(SearchKeys, Job):
         return self
 
 
-class ScoringJob(ScoringKeys, Job):
-    """Scores predictions that were made elsewhere: nothing is fitted, so there are no models."""
+class ScoringJob(Job):
+    """Scores predictions that were made elsewhere: nothing is fitted, so there are no models.
+
+    `predictions` are folders, globs or files. Which model, seed and setting each is of is said by
+    its name and a `pattern`, or by a row of a `manifest`; with one, `predictions` may be left out.
+    """
 
     dataset: list[str] = Field(default=[])
     split: list[str] = Field(default=[])
     models: list[ModelEntry] = Field(default=[])
+    truth: Name | TruthSide
+    predictions: Name | Names | None = None
+    pattern: Name | None = None
+    manifest: Name | None = None
+    reading: ReadingOptions = ReadingOptions()
+
+    @model_validator(mode="after")
+    def _names_predictions(self) -> ScoringJob:
+        if self.predictions is None and self.manifest is None:
+            raise ValueError("predictions: is missing: neither files nor a manifest is named.")
+        if self.pattern is not None and self.manifest is not None:
+            raise ValueError("manifest: stands beside pattern, and both name models. Remove one.")
+        return self
 
     @model_validator(mode="after")
     def _fits_nothing(self) -> ScoringJob:
@@ -259,11 +243,16 @@ class ScoringJob(ScoringKeys, Job):
         """The dataset whose held-out cells are the truth; none for a truth in a file."""
         return () if isinstance(self.truth, str) else (self.truth.dataset,)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The folders, globs and files, also when only one is named; none for a manifest alone."""
+        return () if self.predictions is None else _several(self.predictions)
+
 
 def job_model(data: Any) -> type[Job]:
-    """Return what a job's file is to be read as, by its kind."""
+    """Choose the class that a job's file is read as, by its `kind`."""
     kind = data.get("kind") if isinstance(data, dict) else None
-    kinds: dict[Any, type[Job]] = {
+    kinds: dict[str, type[Job]] = {
         "ablation": AblationJob,
         "score": ScoringJob,
         "search": SearchJob,
@@ -276,16 +265,10 @@ def _several(value: str | list[str]) -> tuple[str, ...]:
 
 
 def read_job(name_or_path: str) -> Job:
-    """Return a job by name or path; all that is wrong with the file itself is one `JobError`."""
+    """Read a job by name or path; all that is wrong with the file itself is one `JobError`."""
     path = find_declaration("jobs", name_or_path)
     data = read_yaml(path)
     job, problems = check_model(job_model(data), data, str(path))
     if job is None:
         raise JobError(*problems)
     return job
-
-
-# --- trials -------------------------------------------------------------------------------------
-
-
-# --- clusters -----------------------------------------------------------------------------------

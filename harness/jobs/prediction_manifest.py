@@ -48,7 +48,7 @@ class Listed:
 
 
 def value_of(text: str) -> str | int | float:
-    """Return a number where a text is one, finite, in plain digits; else the text."""
+    """Read a text as a number if it is one, finite and in plain digits; else keep the text."""
     if _INTEGER.fullmatch(text):
         return int(text)
     if _NUMBER.fullmatch(text) and math.isfinite(number := float(text)):
@@ -57,7 +57,7 @@ def value_of(text: str) -> str | int | float:
 
 
 def read_manifest(path: str) -> tuple[list[Listed], list[str]]:
-    """Return the rows of a manifest that can be meant, and what is wrong with it and the others.
+    """Read the rows of a manifest, and list what is wrong with it and the rows left out.
 
     Raises
     ------
@@ -78,12 +78,14 @@ def read_manifest(path: str) -> tuple[list[Listed], list[str]]:
         found = [row] if isinstance(row, str) else list(_wrong_row(where, row))
         wrong += found
         if isinstance(row, dict) and not found:
-            listed.append(_listed(where, row, file.parent))
+            path = str(file.parent / Path(row["file"]).expanduser())
+            setting = {name: value for name, value in row.items() if name not in FIELDS}
+            listed.append(Listed(path, row["model"], row.get("seed", 0), setting, where))
     return listed, wrong
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yield each row, or what is wrong with it, after where it stands."""
+    """Read rows: each with its place in the file, a row without sense as a message."""
     if file.suffix in {".yaml", ".yml"}:
         yield from _yaml_rows(file)
         return
@@ -114,11 +116,10 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
                 )
                 continue
             texts = zip(header, map(str.strip, fields), strict=True)
-            yield where, {name: _read(name, text) for name, text in texts if text}
-
-
-def _read(name: str, text: str) -> str | int | float:
-    return text if name in ("file", "model") else value_of(text)
+            yield (
+                where,
+                {n: t if n in ("file", "model") else value_of(t) for n, t in texts if t},
+            )
 
 
 def _yaml_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -155,11 +156,8 @@ def _wrong_columns(columns: Iterable[str]) -> Iterator[str]:
 def _wrong_row(where: str, row: Mapping[str, Any]) -> Iterator[str]:
     for name in ("file", "model"):
         if not isinstance(row.get(name), str) or not row[name]:
-            yield (
-                f"{where}: {name} is missing."
-                if name not in row
-                else (f"{where}: {name}: found {describe(row[name])}, expected str.")
-            )
+            found = f": found {describe(row[name])}, expected str" if name in row else " is missing"
+            yield f"{where}: {name}{found}."
     seed = row.get("seed", 0)
     if type(seed) is not int or seed < 0:
         yield f"{where}: seed: found {describe(seed)}, expected a whole number of at least 0."
@@ -167,9 +165,3 @@ def _wrong_row(where: str, row: Mapping[str, Any]) -> Iterator[str]:
         plain = isinstance(value, str | int | float | bool)
         if name not in FIELDS and (not plain or value != value):
             yield f"{where}: {name}: found {describe(value)}, expected a text or a number."
-
-
-def _listed(where: str, row: Mapping[str, Any], folder: Path) -> Listed:
-    setting = {name: value for name, value in row.items() if name not in FIELDS}
-    file = str(folder / Path(row["file"]).expanduser())
-    return Listed(file, row["model"], row.get("seed", 0), setting, where)

@@ -57,7 +57,7 @@ class Setting:
 def settings(
     given: Mapping[str, Any], zipped: Mapping[str, Sequence[Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Return every setting that is meant: lists crossed, the last key varying fastest.
+    """Cross the lists of an entry into single settings, the last key varying fastest.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _check_zip(entry: ModelEntry) -> None:
 def complete(
     model: str, setting: Mapping[str, Any], known: Mapping[str, Parameter]
 ) -> dict[str, Any]:
-    """Return a setting with its defaults; whole numbers become floats where a float is declared."""
+    """Fill in the defaults of a setting; whole numbers become floats where one is declared."""
     wrong = [name for name in setting if name not in known or name == "seed"]
     if wrong:
         raise JobError(
@@ -136,19 +136,15 @@ def complete(
         value = setting.get(name, parameter.default)
         if value is parameter.empty:
             raise JobError(f"{name!r} is missing: {model} has no default for it.")
-        values[name] = _as_declared(value, parameter)
+        options = kinds(parameter.annotation)
+        # 1 and 1.0 are one setting of a float, and must have one id.
+        as_float = type(value) is int and float in options and int not in options
+        values[name] = float(value) if as_float else value
     return values
 
 
-def _as_declared(value: Any, parameter: Parameter) -> Any:
-    options = kinds(parameter.annotation)
-    # 1 and 1.0 are one setting of a float, and must have one id.
-    as_float = type(value) is int and float in options and int not in options
-    return float(value) if as_float else value
-
-
 def repeated(seeds: Sequence[int], times: int) -> list[int]:
-    """Return each seed and those of its further repetitions, seed by seed.
+    """List the seeds of all repetitions, seed by seed.
 
     >>> repeated([0], 3)
     [0, 1419524863, 1323506485]
@@ -157,6 +153,7 @@ def repeated(seeds: Sequence[int], times: int) -> list[int]:
 
 
 def _repetition(seed: int, number: int) -> int:
+    """Compute the seed of a repetition, as the module says."""
     if number == 0:
         return seed
     digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
@@ -198,7 +195,8 @@ class Filter:
     def check(self, kept: int) -> None:
         """Raise where a partial setting fitted nothing, or nothing is left."""
         for key, part in self._unused.items():
-            raise JobError(f"{key}: fits none of the entry's settings: {_shown(part)}. Remove it.")
+            shown = ", ".join(f"{name}={value!r}" for name, value in part.items())
+            raise JobError(f"{key}: fits none of the entry's settings: {shown}. Remove it.")
         if not kept:
             raise JobError(
                 "only and except leave no trial. Remove the entry, or one of its filters."
@@ -220,7 +218,3 @@ def _read(name: str, value: Any) -> Any:
         return factor_value(name, value) if name in DATA_FACTORS else value
     except ValueError as error:
         raise JobError(f"{name}: {error}") from None
-
-
-def _shown(part: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in part.items())

@@ -30,15 +30,7 @@ from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Protocol,
-    Self,
-    TypeVar,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -139,7 +131,7 @@ def _shipped() -> None:
 
 @cache
 def _offered() -> tuple[EntryPoint, ...]:
-    """Return what other packages offer; asked once, since that reads a file of each of them."""
+    """List the models that other packages offer; once, since that reads a file of each package."""
     return tuple(entry_points(group=GROUP))
 
 
@@ -160,7 +152,7 @@ def registered_classes() -> dict[str, ModelInfo]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """Return what is known of a model; `UnknownNameError` with a near match where nothing is."""
+    """Look up a model; `UnknownNameError` with a near match for an unknown name."""
     models = registered_classes()
     if name not in models:
         raise UnknownNameError("model", name, tuple(models))
@@ -200,7 +192,7 @@ def make_model(name: str, parameters: Mapping[str, Any] | None = None, seed: int
 
 
 def answers(model: Model, queries: Sequence[Query]) -> Iterator[Prediction]:
-    """Yield what a model predicts; `ModelError` for what is no prediction, or was not asked for."""
+    """Yield a model's predictions; `ModelError` for another object or a query not asked for."""
     name, asked = type(model).__name__, set(queries)
     predicted = model.predict(queries)
     if not isinstance(predicted, Iterable):
@@ -230,7 +222,7 @@ def at_least(least: float, **values: float | None) -> None:
 
 
 def notes(model: Model) -> tuple[str, ...]:
-    """Return what the model said of its last predictions."""
+    """List the notes of a model on its last predictions."""
     return tuple(getattr(model, "notes_", ()))
 
 
@@ -255,7 +247,7 @@ class Supervision(Protocol):
         """
 
     def load(self) -> bytes | None:
-        """Return what an interrupted attempt at the same trial saved last."""
+        """Load the last checkpoint of an interrupted attempt at the same trial."""
 
     def save(self, state: bytes) -> None:
         """Keep a checkpoint in place of the one before, whole or not at all."""

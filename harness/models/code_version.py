@@ -42,7 +42,7 @@ LARGEST_BYTES = 100_000_000
 
 
 def code_of_model(name: str, command: str = "") -> dict[str, str]:
-    """Return digests of the files that a model's code is in; empty if they cannot be found.
+    """Compute digests of the files of a model's code; empty if they cannot be found.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _digest(content: bytes) -> str:
 
 
 def _without_imports(content: bytes) -> bytes:
-    """Return a file of this package without its imports from this package.
+    """Remove from a file of this package its imports from this package.
 
     They name files, which may move. An import of other code is still noticed: the file that it is
     in is part of the digest.
@@ -104,7 +104,7 @@ def _without_imports(content: bytes) -> bytes:
 
 
 def source_files(model: type[Model]) -> dict[str, Path]:
-    """Return the files that decide what a class computes, by module."""
+    """Find the files of the code that a class computes with, by module."""
     package = model.__module__.partition(".")[0]
     left = [base.__module__ for base in model.__mro__]
     files: dict[str, Path] = {}
@@ -126,7 +126,7 @@ def _computes(module: str) -> bool:
 
 
 def _source(module: str) -> Path | None:
-    """Return the file of Python that a module is in."""
+    """Find the Python file of a module."""
     loaded = sys.modules.get(module)
     try:
         spec = None if loaded else find_spec(module)
@@ -138,7 +138,7 @@ def _source(module: str) -> Path | None:
 
 
 def _imported(module: str, source: Path) -> Iterator[str]:
-    """Yield the modules that a module imports of its own package, and names that may be modules."""
+    """Find the modules of its own package that a module imports, and names that may be modules."""
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     try:
         tree = ast.parse(source.read_bytes())
@@ -167,7 +167,7 @@ def _imported_from(node: ast.ImportFrom, module: str, package: str) -> Iterator[
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree, without imports that are for types only."""
+    """Walk the nodes of a tree, without the imports that are for types only."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue

@@ -86,7 +86,7 @@ class _Regression:
         self._mean = self._shrunken_mean(shown)
 
     def effect(self, perturbation: str) -> np.ndarray:
-        """Return what a perturbation is predicted to do: (n_genes,)."""
+        """Predict the effect of a perturbation: (n_genes,)."""
         sources = self._deviations(perturbation)
         effect: np.ndarray = self._mean + self._slopes[False] @ sources
         own = self._own(perturbation)
@@ -111,7 +111,7 @@ class _Regression:
         return shrunken
 
     def _true(self, perturbation: str) -> np.ndarray:
-        """Return what a shown perturbation did in the context: (n_genes,)."""
+        """Look up the effect of a shown perturbation in the context: (n_genes,)."""
         effect: np.ndarray = self._model.effects_[perturbation][self._context]
         return effect
 

@@ -50,7 +50,7 @@ class MeanEffects:
         return self.by_context.get(context, self.overall)
 
     def note(self, context: str) -> str:
-        """Say where the effect comes from; nothing for a context with training pairs."""
+        """Name the source of the effect; empty for a context with training pairs."""
         return "" if context in self.by_context else "the mean effect of other contexts is used"
 
 

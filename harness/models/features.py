@@ -23,6 +23,7 @@ does instead. A name that a table lacks is an error, since a row of zeros would 
 
 from __future__ import annotations
 
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 from zipfile import BadZipFile
@@ -87,22 +88,19 @@ def _check(path: str, names: tuple[str, ...], values: np.ndarray) -> None:
         )
 
 
-def _read_text(separator: str) -> Callable[[bytes], tuple[tuple[str, ...], np.ndarray]]:
-    def read(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
-        import pandas as pd
+def _read_text(content: bytes, separator: str) -> tuple[tuple[str, ...], np.ndarray]:
+    import pandas as pd
 
-        # A gene called NA or NaN keeps its name: only numbers may be missing, and none is.
-        frame = pd.read_csv(
-            BytesIO(content), sep=separator, dtype={0: str}, keep_default_na=False, na_values=[]
+    # A gene called NA or NaN keeps its name: only numbers may be missing, and none is.
+    frame = pd.read_csv(
+        BytesIO(content), sep=separator, dtype={0: str}, keep_default_na=False, na_values=[]
+    )
+    if not isinstance(frame.index, pd.RangeIndex):  # as R writes it, and pandas guesses
+        raise ValueError(
+            f"its header has {frame.shape[1]} fields and its rows have more. Give the column "
+            "of names a title, too, such as `gene`."
         )
-        if not isinstance(frame.index, pd.RangeIndex):  # as R writes it, and pandas guesses
-            raise ValueError(
-                f"its header has {frame.shape[1]} fields and its rows have more. Give the column "
-                "of names a title, too, such as `gene`."
-            )
-        return _of_frame(frame.set_index(frame.columns[0]))
-
-    return read
+    return _of_frame(frame.set_index(frame.columns[0]))
 
 
 def _read_parquet(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
@@ -144,9 +142,9 @@ def _read_npz(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(names.astype(str).tolist()), values.astype(np.float64)
 
 
-_READERS = {
-    "csv": _read_text(","),
-    "tsv": _read_text("\t"),
+_READERS: dict[str, Callable[[bytes], tuple[tuple[str, ...], np.ndarray]]] = {
+    "csv": partial(_read_text, separator=","),
+    "tsv": partial(_read_text, separator="\t"),
     "parquet": _read_parquet,
     "npz": _read_npz,
 }

@@ -10,7 +10,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 
 from harness.config.input_file import InputFile
-from harness.config.validation import accepts, kinds, value_problems, words
+from harness.config.parameter_checks import accepts, kinds, value_problems, words
 from harness.errors import JobError
 from harness.jobs.settings import complete
 from harness.models import parameters_of, registered_classes

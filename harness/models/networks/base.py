@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge
 
 from harness.errors import ModelError
 from harness.models.base import Count, NonNegative, Positive, Share
 from harness.models.features import Missing, Told
+from harness.tasks import Prediction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from harness.models.base import Supervision
+    from harness.tasks import Query, TrainView
 
 # Types are no strings here: a subclass's parameters are looked up in the subclass's module.
 Embedding = Literal["both", "names", "targets"]
@@ -20,7 +24,7 @@ Embedding = Literal["both", "names", "targets"]
 
 @dataclass(kw_only=True, eq=False)
 class TrainedNetwork:
-    """Parameters of every network.
+    """Parameters of every network, its fit, and its predictions where they are profiles.
 
     Attributes
     ----------
@@ -79,8 +83,21 @@ class TrainedNetwork:
     trains: ClassVar[bool] = True
     """Tells a trial to supervise the fit: see `harness.models.base.Supervision`."""
 
+    def fit_network(self, network: Any, train: "TrainView", set_size: int = 1) -> Self:
+        """Train a network, given as its class, on sets of so many cells."""
+        self.fitted_ = network_module("fitted").FittedNetwork(self, train, network)
+        self.fitted_.fit(self, set_size=set_size)
+        self.notes_: list[str] = []
+        return self
+
+    def predict(self, queries: "Sequence[Query]") -> "Iterator[Prediction]":
+        """Yield the profile of each query."""
+        self.notes_ = self.fitted_.untold(queries)
+        for query in queries:
+            yield Prediction(query, profile=self.fitted_.profile(query))
+
     def take_supervision(self) -> "Supervision | None":
-        """Return what the trial offers for this fit, and keep no hold of it."""
+        """Take the supervision that the trial offers for this fit, and keep no hold of it."""
         found: Supervision | None = self.__dict__.pop("supervision_", None)
         return found
 

@@ -21,7 +21,7 @@ context, not by batch of sequencing, which a view does not know.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -214,6 +214,7 @@ def _window(
     loading: Loading,
     rng: np.random.Generator,
 ) -> _Window:
+    """Cut the cells of a window into sets and batches."""
     order = rng.permutation(len(pairs))
     order = order[np.argsort(pairs[order], kind="stable")]
     by_pair = pairs[order]
@@ -297,7 +298,9 @@ def ahead(items: Generator[Item, None, None], n: int) -> Generator[Item, None, N
     finally:
         stopped.set()
         while thread.is_alive():
-            _drain(queue)
+            with suppress(Empty):  # makes room: a producer that waits to put sees that it is over
+                while True:
+                    queue.get_nowait()
             thread.join(0.01)
 
 
@@ -314,12 +317,3 @@ def _produce(
     except BaseException as error:  # noqa: BLE001 - raised again in the thread that consumes
         end = _End(error)
     queue.put(end)
-
-
-def _drain(queue: Queue[Item | _End[Item]]) -> None:
-    """Make room, so that a producer that waits to put sees that it is stopped."""
-    try:
-        while True:
-            queue.get_nowait()
-    except Empty:
-        return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.models.effects import MeanEffects
+from harness.models.effects import MeanEffects, parts_of
 from harness.models.features import features_of
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ class Encoding:
         missing: Missing = "error",
         embedding: Embedding = "both",
     ) -> None:
-        self.separator = train.combination_separator
-        parts = {part for name in train.perturbations for part in self._parts(name)}
+        parts = {part for name in train.perturbations for part in parts_of(name, train)}
         self.names = {name: column for column, name in enumerate(sorted(parts))}
         contexts = sorted({pair.context for pair in train.pairs})
         self.contexts = {context: column for column, context in enumerate(contexts)}
@@ -84,7 +83,7 @@ class Encoding:
     def perturbation(self, name: str, targets: Sequence[str]) -> np.ndarray:
         """Return a perturbation: (n_names + n_features,) float32."""
         ids = np.zeros(len(self.names), dtype=np.float32)
-        for part in self._parts(name):
+        for part in parts_of(name, self._train):
             if part in self.names:
                 ids[self.names[part]] += 1
         features = self._features_of(name, targets)
@@ -110,7 +109,7 @@ class Encoding:
 
     def knows(self, name: str, targets: Sequence[str]) -> bool:
         """Whether anything that the network is told tells the perturbation from others."""
-        named = any(part in self.names for part in self._parts(name))
+        named = any(part in self.names for part in parts_of(name, self._train))
         featured = self._features_of(name, targets) is not None
         return (named and self.embedding != "targets") or (featured and self.embedding != "names")
 
@@ -131,9 +130,6 @@ class Encoding:
             return None
         total: np.ndarray = self.genes[[self.rows[gene] for gene in targets]].sum(axis=0)
         return total
-
-    def _parts(self, name: str) -> list[str]:
-        return name.split(self.separator) if self.separator else [name]
 
     def _projected(self, context: str) -> np.ndarray:
         control = self._train.control_pseudobulk(context)

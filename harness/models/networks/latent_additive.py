@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 from harness.models.base import Count, Share, register
 from harness.models.networks.base import TrainedNetwork, network_module
-from harness.tasks import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from harness.tasks import Query, TrainView
+    from harness.tasks import TrainView
 
 
 @register("latent-additive")
@@ -36,15 +33,4 @@ class LatentAdditive(TrainedNetwork):
 
     def fit(self, train: TrainView) -> Self:
         """Train the network."""
-        network = network_module("latent_additive").LatentAdditiveNetwork
-        fitted = network_module("fitted").FittedNetwork
-        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
-        self.fitted_.fit(self, set_size=1)
-        self.notes_: list[str] = []
-        return self
-
-    def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
-        """Yield the profile of each query."""
-        self.notes_ = self.fitted_.untold(queries)
-        for query in queries:
-            yield Prediction(query, profile=self.fitted_.profile(query))
+        return self.fit_network(network_module("latent_additive").LatentAdditiveNetwork, train)

@@ -50,11 +50,7 @@ class SetTransformer(TrainedNetwork):
     def fit(self, train: TrainView) -> Self:
         """Train the network."""
         network = network_module("set_transformer").SetTransformerNetwork
-        fitted = network_module("fitted").FittedNetwork
-        self.fitted_ = fitted(self, train, lambda sizes: network(self, sizes))
-        self.fitted_.fit(self, set_size=self.set_size)
-        self.notes_: list[str] = []
-        return self
+        return self.fit_network(network, train, self.set_size)
 
     def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
         """Yield cells, none of them negative, and a profile.

@@ -7,32 +7,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from harness.models.networks.torch.inputs import Inputs, Sizes, Told, layers
-from harness.models.networks.torch.latent_additive import encoder
+from harness.models.networks.torch.latent_additive import LatentAdditiveNetwork
 
 if TYPE_CHECKING:
     from harness.models.networks.conditional_autoencoder import ConditionalAutoencoder
+    from harness.models.networks.torch.inputs import Inputs, Sizes
 
 
-class ConditionalAutoencoderNetwork(nn.Module):
+class ConditionalAutoencoderNetwork(LatentAdditiveNetwork):
     """Encodes a cell so that its code does not tell the perturbation, and decodes it with it."""
 
     def __init__(self, model: ConditionalAutoencoder, sizes: Sizes) -> None:
-        super().__init__()
-        hidden, width = model.hidden, model.latent
+        super().__init__(model, sizes)
         self.adversary = model.adversary
-        self.encoder = encoder(sizes.n_genes, hidden, width, model.dropout)
-        self.perturbation = Told(
-            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
-        )
-        self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
-        self.decoder = layers(width, hidden, sizes.n_genes, model.depth, model.dropout)
         self.judge = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, sizes.n_names)
+            nn.Linear(model.latent, model.hidden),
+            nn.GELU(),
+            nn.Linear(model.hidden, sizes.n_names),
         )
 
     def respond(self, inputs: Inputs) -> Tensor:
-        """Return what each control is decoded to with the perturbation, less without it.
+        """Decode each control with the perturbation, and take off what it is decoded to without.
 
         On top of control pseudobulk and mean effect: (n_sets, set_size, n_genes).
         """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.models.networks.torch.inputs import Inputs, Sizes, Told, layers
+from harness.models.networks.torch.inputs import Inputs, Sizes, embeddings, layers
 
 if TYPE_CHECKING:
     from harness.models.networks.decoder_only import DecoderOnly
@@ -19,10 +19,7 @@ class DecoderOnlyNetwork(nn.Module):
     def __init__(self, model: DecoderOnly, sizes: Sizes) -> None:
         super().__init__()
         width = model.hidden
-        self.perturbation = Told(
-            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
-        )
-        self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
+        self.perturbation, self.context = embeddings(model, sizes, width)
         self.decoder = layers(2 * width, width, sizes.n_genes, model.depth, model.dropout)
 
     def respond(self, inputs: Inputs) -> Tensor:

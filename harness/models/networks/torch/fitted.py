@@ -47,7 +47,10 @@ class FittedNetwork:
     """
 
     def __init__(
-        self, model: TrainedNetwork, train: TrainView, build: Callable[[Sizes], nn.Module]
+        self,
+        model: TrainedNetwork,
+        train: TrainView,
+        network: Callable[[TrainedNetwork, Sizes], nn.Module],
     ) -> None:
         self.seed, self.threads = model.seed, model.threads
         self.encoding = Encoding(train, model.rank, model.features, model.missing, model.embedding)
@@ -61,7 +64,7 @@ class FittedNetwork:
         self.train = train
         self.curve: list[dict[str, Any]] = []
         with reproducible(self.seed, self.threads):
-            self.network = build(self.sizes)
+            self.network = network(model, self.sizes)
         self.device: torch.device | None = None
         self._pool: tuple[str, np.ndarray] | None = None
 
@@ -94,7 +97,7 @@ class FittedNetwork:
         self.network.eval()
 
     def profile(self, query: Query) -> np.ndarray:
-        """Return the mean response of the context's controls: (n_genes,) float64."""
+        """Compute the mean response of the context's controls: (n_genes,) float64."""
         if self._gives_up(query):
             control = self.train.control_pseudobulk(query.context)
             mean: np.ndarray = control + self.encoding.mean_effect(query.context)
@@ -108,7 +111,7 @@ class FittedNetwork:
         return profile
 
     def cells(self, query: Query, set_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return controls and their responses, as many as the query asks for.
+        """Draw as many controls as the query asks for, and compute their responses.
 
         Controls are drawn by seed and query, without replacement where there are enough. They go
         through the network in whole sets, as in training; what is over is left out. Both are
@@ -128,7 +131,7 @@ class FittedNetwork:
         return pool[drawn[: query.n_cells]], responses[: query.n_cells]
 
     def untold(self, queries: Sequence[Query]) -> list[str]:
-        """Say what the answers to queries lack; nothing where they lack nothing.
+        """Write a note for each query whose perturbation the network cannot tell from others.
 
         Raises
         ------
@@ -164,7 +167,7 @@ class FittedNetwork:
         return self._pool[1]
 
     def _respond(self, query: Query, controls: np.ndarray) -> np.ndarray:
-        """Return what the network makes of sets of controls: (n_sets, n, n_genes)."""
+        """Compute the network's response to sets of controls: (n_sets, n, n_genes)."""
         device = next(self.network.parameters()).device
         encoding = self.encoding
         n = len(controls)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.models.networks.base import TrainedNetwork
     from harness.models.networks.data_loader import Batch
     from harness.models.networks.encoding import Encoding
     from harness.tasks import TrainView
@@ -136,6 +137,12 @@ class Told(nn.Module):
         if self.told_by == "both":
             told = told + self.features(features)
         return told
+
+
+def embeddings(model: TrainedNetwork, sizes: Sizes, width: int) -> tuple[Told, Told]:
+    """Make the embeddings of perturbations and of contexts; a context is told by both always."""
+    perturbation = Told(sizes.n_names, sizes.n_features, width, model.embedding, model.forget)
+    return perturbation, Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
 
 
 def layers(n_in: int, hidden: int, n_out: int, depth: int, dropout: float) -> nn.Sequential:

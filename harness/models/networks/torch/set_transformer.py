@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.models.networks.torch.inputs import Inputs, Sizes, Told, zero
+from harness.models.networks.torch.inputs import Inputs, Sizes, embeddings, zero
 from harness.models.networks.torch.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ class SetTransformerNetwork(nn.Module):
         width = model.hidden
         self.source, self.distance = model.source, LOSSES[model.loss]
         self.cell = nn.Linear(sizes.n_genes, width)
-        self.perturbation = Told(
-            sizes.n_names, sizes.n_features, width, model.embedding, model.forget
-        )
-        self.context = Told(sizes.n_contexts, sizes.rank, width, "both", model.forget)
+        self.perturbation, self.context = embeddings(model, sizes, width)
         block = nn.TransformerEncoderLayer(
             width, model.heads, 2 * width, model.dropout, "gelu", batch_first=True, norm_first=True
         )
