@@ -31,7 +31,12 @@ def check_(
     max_cells
         For submissions: how many cells there may be.
     """
-    checked = check(paths, _rules(genes, perturbations, max_cells))
+    rules = Rules(
+        None if genes is None else read_genes(genes),
+        None if perturbations is None else read_perturbations(perturbations),
+        max_cells,
+    )
+    checked = check(paths, rules)
     for problem in checked.problems:
         complain(problem)
     files = f"{len(checked.read)} read"
@@ -40,11 +45,3 @@ def check_(
         return 1
     notes().print(f"{files}, nothing wrong.")
     return 0
-
-
-def _rules(genes: str | None, perturbations: str | None, max_cells: int) -> Rules:
-    return Rules(
-        None if genes is None else read_genes(genes),
-        None if perturbations is None else read_perturbations(perturbations),
-        max_cells,
-    )

@@ -35,7 +35,14 @@ def new_(
         For a job: the one to copy.
     """
     if what == "job":
-        return _job(name, dataset, like, output)
+        if dataset is None:
+            complain(
+                "A job needs a dataset: a card, sim:tiny or mine.zarr. Give it with --dataset."
+            )
+            return 2
+        file = new_job(name, dataset, like, output)
+        notes().print(f"{file}. Run it: harness run {file}", markup=False)
+        return 0
     if dataset is not None:
         complain("--dataset is for a job: harness new job NAME --dataset DATASET.")
         return 2
@@ -48,13 +55,4 @@ def new_(
         f"Compare it: harness run {written[-1]}",
         markup=False,
     )
-    return 0
-
-
-def _job(name: str, dataset: str | None, like: str, output: str | None) -> int:
-    if dataset is None:
-        complain("A job needs a dataset: a card, sim:tiny or mine.zarr. Give it with --dataset.")
-        return 2
-    file = new_job(name, dataset, like, output)
-    notes().print(f"{file}. Run it: harness run {file}", markup=False)
     return 0

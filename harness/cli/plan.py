@@ -64,7 +64,7 @@ def summary(plan: Plan) -> Table:
 
 
 def _needs(part: Part) -> str:
-    """Return ``fit and predict with 1 CPU, 0.5 GPUs``."""
+    """Describe the needs of a part, such as ``fit and predict with 1 CPU, 0.5 GPUs``."""
     needs = part.needs
     amounts = [f"{needs.cpus:g} CPU{'' if needs.cpus == 1 else 's'}"]
     if needs.gpus:
@@ -76,7 +76,7 @@ def _needs(part: Part) -> str:
 
 
 def _left(found: Iterable[Estimate]) -> str:
-    """Return what is left to do, as far as what ran before tells."""
+    """Estimate the work that is left, from what ran before."""
     due = [one for one in found if one.n_missing]
     told = [one for one in due if one.left is not None]
     if not due:

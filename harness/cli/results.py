@@ -86,7 +86,7 @@ def _rich(frame: pd.DataFrame) -> Table:
 
 
 def _summary(results: Results) -> str:
-    """Say what there is: trials by state, scores, and the columns that a query may name."""
+    """Summarise runs: trials by state, scores, and the columns that a query may name."""
     states = results.trials["state"].value_counts()
     rows = results.rows
     counted = ", ".join(f"{count:,} {state}" for state, count in states.items()) or "none"

@@ -34,7 +34,7 @@ class Reporter:
         self.bars.update(f"preparing {dataset}", done, total, "parts")
 
     def planned(self, plan: Plan) -> None:
-        """Say what there is to do."""
+        """Print how many trials are done and how many are to run."""
         self.total = len(plan.missing)
         done = len(plan.trials) - self.total
         self.bars.say(
@@ -46,7 +46,7 @@ class Reporter:
         self.bars.update("trials", 0, max(1, self.total), "trials")
 
     def finished(self, request: TrialRequest, outcome: Outcome) -> None:
-        """Say how a trial ended; one that went well only where there is no live line."""
+        """Print how a trial ended; a success only where there is no live line."""
         self.done += 1
         if outcome.failed:
             self.bars.say(f"[{self.done}/{self.total}] {request.spec}: {outcome.error}")

@@ -112,30 +112,26 @@ def new_job(name: str, dataset: str, like: str = "baselines", file: str | None =
     text = _with_line(text, "title", f"{name}, after {like}", str(source))
     text = _with_line(text, "dataset", dataset, str(source))
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.partial.yaml")
-    try:
-        scratch.write_text(_with_splits(text, dataset, str(source)), encoding="utf-8")
-        problems = check_job(scratch, known_names())
-        if problems:
-            raise JobError(*(str(p).replace(str(scratch), str(target)) for p in problems))
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return target
-
-
-def _with_splits(text: str, dataset: str, source: str) -> str:
     known = known_names()
     splits = known.splits_of(dataset)
     found = re.search(r"^split:\s*(.*)$", text, flags=re.MULTILINE)
     wanted = re.findall(r"[\w-]+", found[1]) if found else []
-    kept = [name for name in wanted if name in splits]
+    kept = [split for split in wanted if split in splits]
     if not kept:
         raise JobError(
             f"{dataset} has none of the splits of {source}: found {list(splits)}, expected one of "
             f"{wanted}. {near_match((wanted or [''])[0], splits)}"
         )
-    return _with_line(text, "split", f"[{', '.join(kept)}]", source)
+    text = _with_line(text, "split", f"[{', '.join(kept)}]", str(source))
+    scratch = target.with_name(f".{target.name}.partial.yaml")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        if problems := check_job(scratch, known):
+            raise JobError(*(str(p).replace(str(scratch), str(target)) for p in problems))
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return target
 
 
 def _with_line(text: str, key: str, value: str, source: str) -> str:

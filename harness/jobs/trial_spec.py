@@ -72,7 +72,7 @@ class TrialSpec:
 
     @classmethod
     def from_json(cls, text: str) -> TrialSpec:
-        """Return what `to_json` wrote."""
+        """Read a trial that `to_json` wrote."""
         values = json.loads(text)
         for name in _MAPPINGS:
             values[name] = frozen_parameters(values.get(name, {}))

@@ -131,8 +131,9 @@ class Training:
 
     def _train_epoch(self) -> None:
         self.network.train()
+        part = self.epoch / max(1, self.settings.epochs)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
         batches = self.loader.epoch(self.epoch, self.position)
         try:
             for batch in batches:
@@ -143,10 +144,6 @@ class Training:
                 self._save_if_due()
         finally:
             batches.close()
-
-    def _rate(self) -> float:
-        part = self.epoch / max(1, self.settings.epochs)
-        return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
 
     def _update(self, inputs: Inputs) -> Tensor:
         """Take one step, and return the loss before it."""
@@ -168,25 +165,25 @@ class Training:
         score = None
         if last or self.epoch % self.settings.validate_every == 0:
             score = self._look()
-        self.curve.append(self._row(loss, math.nan if score is None else score))
+        validation = math.nan if score is None else score
+        self._count_seconds()
+        self.curve.append(
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "cells": self.cells,
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "loss": loss,
+                "metric": self.settings.stop_on,
+                "validation": validation,
+                "best": self.waited == 0 and not math.isnan(validation),
+                "seconds": round(self.seconds, 3),
+            }
+        )
         self.position, self.loss = 0, torch.zeros((), device=self.device)
         if self.supervision is not None:
             self.supervision.record(self.curve)
         self._save_if_due(now=last or self.over)
-
-    def _row(self, loss: float, score: float) -> dict[str, Any]:
-        self._count_seconds()
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "cells": self.cells,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
-            "loss": loss,
-            "metric": self.settings.stop_on,
-            "validation": score,
-            "best": self.waited == 0 and not math.isnan(score),
-            "seconds": round(self.seconds, 3),
-        }
 
     def _look(self) -> float | None:
         """Score the validation pairs; remember the weights if they are the best so far."""
