@@ -137,12 +137,17 @@ def gene_problems(where: str, genes: Sequence[str], rules: Rules) -> list[str]:
             f"list. Found, at each place, for the expected: {', '.join(moved[:SHOWN])}{more}. Put "
             "the columns into the list's order."
         ]
-    parts = [f"{len(missing)} are missing: {listed(missing)}"] if missing else []
-    parts += [f"{len(extra)} are not in the list: {listed(extra)}"] if extra else []
     return [
         f"{where}: the genes are not those of the gene list. Found {len(genes)}, expected "
-        f"{len(rules.genes)}; {'; '.join(parts)}. Predict exactly the list's genes."
+        f"{len(rules.genes)}; {_difference(missing, extra)}. Predict exactly the list's genes."
     ]
+
+
+def _difference(missing: Sequence[str], extra: Sequence[str]) -> str:
+    """Describe what differs from a list, in either direction."""
+    parts = [f"{len(missing)} are missing: {listed(missing)}"] if missing else []
+    parts += [f"{len(extra)} are not in the list: {listed(extra)}"] if extra else []
+    return "; ".join(parts)
 
 
 def column_labels(where: str, obs: pd.DataFrame, column: str) -> Array:
@@ -188,22 +193,20 @@ def label_problems(where: str, labels: Array, control: str, rules: Rules) -> lis
             f"{where}: two kinds of controls. Found cells labelled {CONTROL!r} besides "
             f"{control!r}, which a submission calls {CONTROL!r} too. Drop one kind of them."
         )
-    return problems + _difference(where, set(found) - {control, CONTROL}, rules)
-
-
-def _difference(where: str, found: set[str], rules: Rules) -> list[str]:
+    predicted = set(found) - {control, CONTROL}
     if rules.perturbations is None:
-        return [] if found else [f"{where}: all cells are controls. Predict some perturbations."]
-    missing = [name for name in rules.perturbations if name not in found]
-    extra = sorted(found - set(rules.perturbations))
-    parts = [f"{len(missing)} are missing: {listed(missing)}"] if missing else []
-    parts += [f"{len(extra)} are not in the list: {listed(extra)}"] if extra else []
-    if not parts:
-        return []
-    return [
-        f"{where}: the perturbations are not those to predict. Found {len(found)}, expected "
-        f"{len(rules.perturbations)}; {'; '.join(parts)}. Predict exactly the list's."
-    ]
+        if not predicted:
+            problems.append(f"{where}: all cells are controls. Predict some perturbations.")
+        return problems
+    missing = [name for name in rules.perturbations if name not in predicted]
+    extra = sorted(predicted - set(rules.perturbations))
+    if missing or extra:
+        problems.append(
+            f"{where}: the perturbations are not those to predict. Found {len(predicted)}, "
+            f"expected {len(rules.perturbations)}; {_difference(missing, extra)}. Predict exactly "
+            "the list's."
+        )
+    return problems
 
 
 # --- values -------------------------------------------------------------------------------------

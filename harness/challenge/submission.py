@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -156,8 +157,13 @@ def prepare(  # noqa: PLR0913 - the public face: each option is one of the comma
     FileExistsError
         There is something at `out`.
     """
-    _check_out(out)
-    scratch = Path(scratch_name(out))
+    final, scratch = Path(out), Path(scratch_name(out))
+    if final.exists():
+        raise FileExistsError(f"{out} exists already and is never overwritten. Remove it first.")
+    if final.suffix != SUFFIX:
+        raise DataError(f"{out}: a submission is called NAME{SUFFIX}. Change the output's name.")
+    if not final.parent.is_dir():
+        raise DataError(f"{out}: there is no folder {str(final.parent)!r}. Make it first.")
     report = progress or _silent
     try:
         with _opened(prediction, layout or Layout(), rules) as given:
@@ -165,7 +171,8 @@ def prepare(  # noqa: PLR0913 - the public face: each option is one of the comma
             scratch.mkdir()
             cells, archive = scratch / "pred.h5ad", scratch / "archive"
             scale, library_size = _write_cells(given, cells, encoding, report, keep=keep_counts)
-        pack(cells, archive, threads=available_threads(), progress=_bytes(report))
+        packed = partial(report, "compressing", unit="bytes")
+        pack(cells, archive, threads=available_threads(), progress=packed)
         n_bytes = archive.stat().st_size
         publish(str(archive), out)
     finally:
@@ -181,22 +188,8 @@ def prepare(  # noqa: PLR0913 - the public face: each option is one of the comma
     )
 
 
-def _check_out(out: str) -> None:
-    path = Path(out)
-    if path.exists():
-        raise FileExistsError(f"{out} exists already and is never overwritten. Remove it first.")
-    if path.suffix != SUFFIX:
-        raise DataError(f"{out}: a submission is called NAME{SUFFIX}. Change the output's name.")
-    if not path.parent.is_dir():
-        raise DataError(f"{out}: there is no folder {str(path.parent)!r}. Make it first.")
-
-
 def _silent(stage: str, done: int, total: int, unit: str = "cells") -> None:
     """Show nothing."""
-
-
-def _bytes(report: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: report("compressing", done, total, "bytes")
 
 
 def _refuse(problems: list[str]) -> None:
@@ -208,7 +201,7 @@ def _write_cells(
     given: _Given, file: Path, encoding: int, report: Progress, *, keep: bool
 ) -> tuple[str, float | None]:
     """Write the cells; return their scale, and the library size if they were normalised."""
-    dtype = f"float{encoding}"
+    dtype, library_size = f"float{encoding}", None
     labels = np.where(given.labels == given.control, CONTROL, given.labels)
     values = Values(given.n_cells)
     with H5adWriter(file, columns={COLUMN: labels}, genes=given.genes, dtype=dtype) as writer:
@@ -216,21 +209,17 @@ def _write_cells(
             writer.append(values.take(first, block, dtype))
             report("checking and writing", first + block.shape[0], given.n_cells)
         _refuse(values.problems(given.path, given.cells.tolist(), given.genes))
-        library_size = None
         if values.scale == "counts" and not keep:
             library_size = median_library_size(values.sizes)
-            writer.rewrite(_normaliser(values.sizes, library_size), BLOCK_BYTES // 8)
+            writer.rewrite(partial(_normalised, values.sizes, library_size), BLOCK_BYTES // 8)
         writer.finish()
     return values.scale, library_size
 
 
-def _normaliser(sizes: Array, library_size: float) -> Callable[[Array, Array], Array]:
-    def normalise(entries: Array, rows: Array) -> Array:
-        # each entry as a cell of one gene, so that there is one definition of normalising
-        column: Array = log1p_normalise(entries[:, None], sizes[rows], library_size)
-        return column[:, 0]
-
-    return normalise
+def _normalised(sizes: Array, library_size: float, entries: Array, rows: Array) -> Array:
+    # each entry as a cell of one gene, so that there is one definition of normalising
+    column: Array = log1p_normalise(entries[:, None], sizes[rows], library_size)
+    return column[:, 0]
 
 
 # --- checking -----------------------------------------------------------------------------------
@@ -252,22 +241,18 @@ def check_submission(
     """
     try:
         with _opened(path, Layout(), rules or Rules(), max_unpacked) as given:
-            problems = [*given.problems, *_type_problems(given)]
+            problems = [*given.problems]
+            if given.dtype.kind != "f" or given.dtype.itemsize < 4:
+                problems.append(
+                    f"{given.path}: X holds values of type {given.dtype}, expected float32. Make "
+                    "the archive with `harness prep`."
+                )
             values = Values(given.n_cells)
             for first, block in given.blocks():
                 values.take(first, block, "float32")
             return problems + values.problems(path, given.cells.tolist(), given.genes)
     except DataError as error:
         return [str(error)]
-
-
-def _type_problems(given: _Given) -> list[str]:
-    if given.dtype.kind == "f" and given.dtype.itemsize >= 4:
-        return []
-    return [
-        f"{given.path}: X holds values of type {given.dtype}, expected float32. Make the archive "
-        "with `harness prep`."
-    ]
 
 
 # --- reading ------------------------------------------------------------------------------------

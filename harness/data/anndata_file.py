@@ -6,7 +6,7 @@ what was found.
 
 from __future__ import annotations
 
-import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from harness.storage import refuse_url
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
 
 
 def open_source(
@@ -45,7 +44,10 @@ def open_source(
     if not path.exists():
         raise DataError(f"{path}: no such file. Give the path of a .h5ad, .h5 or .zarr.")
     try:
-        source = _open_zarr(path, layer) if path.is_dir() else _open_hdf5(path, layer)
+        if path.is_dir():
+            source = _open_anndata(path, zarr.open_group(str(path), mode="r"), layer)
+        else:
+            source = _open_hdf5(path, layer)
     except DAMAGE as error:
         raise DataError(
             f"{path}: cannot be opened as .h5ad, 10x .h5 or AnnData .zarr ({error}). The file is "
@@ -62,16 +64,14 @@ def open_source(
 
 def _open_hdf5(path: Path, layer: str) -> Source:
     file = h5py.File(path, "r")
-    with contextlib.ExitStack() as undo:
-        undo.callback(file.close)
-        tenx = _tenx_group(file)
-        source = _open_anndata(path, file, layer) if tenx is None else _open_tenx(path, tenx)
-        undo.pop_all()
-    return source
-
-
-def _open_zarr(path: Path, layer: str) -> Source:
-    return _open_anndata(path, zarr.open_group(str(path), mode="r"), layer)
+    try:
+        group = file.get("matrix")
+        if isinstance(group, h5py.Group) and "barcodes" in group:
+            return _open_tenx(path, group)
+        return _open_anndata(path, file, layer)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _open_anndata(path: Path, root: Any, layer: str) -> Source:
@@ -85,11 +85,22 @@ def _open_anndata(path: Path, root: Any, layer: str) -> Source:
     shape = (len(obs), len(var))
     if isinstance(matrix, h5py.Dataset | zarr.Array):
         layout: Layout = "dense"
-        _check_any(path, matrix)
+        # single chunks, of zeros, may be left out
+        if isinstance(matrix, zarr.Array) and matrix.size and not matrix.nchunks_initialized:
+            raise DataError(
+                f"{path}: found none of the {matrix.nchunks} chunks of the matrix, so that every "
+                "value would be zero. The copy is not complete: copy or download it again."
+            )
         parts = {"data": matrix}
         found = tuple(matrix.shape)
     else:
-        layout, found = _sparse_layout(path, matrix)
+        # files from before AnnData 0.7 use the names after `or`
+        kind = str(matrix.attrs.get("encoding-type") or matrix.attrs.get("h5sparse_format"))
+        stated = matrix.attrs.get("shape", matrix.attrs.get("h5sparse_shape"))
+        layouts: dict[str, Layout] = {"csr": "csr", "csc": "csc"}
+        if kind[:3] not in layouts or stated is None:
+            raise DataError(f"{path}: found a matrix of kind {kind!r}, expected CSR, CSC or dense.")
+        layout, found = layouts[kind[:3]], (int(stated[0]), int(stated[1]))
         parts = _sparse_parts(path, matrix, found[layout == "csc"])
     if found != shape:
         raise DataError(
@@ -110,16 +121,6 @@ def _matrix(path: Path, root: Any, layer: str) -> Any:
     return root["X"] if layer == "X" else layers[layer]
 
 
-def _sparse_layout(path: Path, matrix: Any) -> tuple[Layout, tuple[int, int]]:
-    # files from before AnnData 0.7 use the names after `or`
-    kind = str(matrix.attrs.get("encoding-type") or matrix.attrs.get("h5sparse_format"))
-    shape = matrix.attrs.get("shape", matrix.attrs.get("h5sparse_shape"))
-    layouts: dict[str, Layout] = {"csr": "csr", "csc": "csc"}
-    if kind[:3] not in layouts or shape is None:
-        raise DataError(f"{path}: found a matrix of kind {kind!r}, expected CSR, CSC or dense.")
-    return layouts[kind[:3]], (int(shape[0]), int(shape[1]))
-
-
 def _sparse_parts(path: Path, matrix: Any, n_major: int) -> dict[str, Any]:
     indptr = np.asarray(matrix["indptr"][:]).astype("i8")
     entries = {int(matrix[name].shape[0]) for name in ("data", "indices")}  # Zarr has no len
@@ -131,26 +132,14 @@ def _sparse_parts(path: Path, matrix: Any, n_major: int) -> dict[str, Any]:
             f"{listed(sorted(entries))}. The file was cut short: copy or download it again."
         )
     for name in ("data", "indices"):
-        _check_whole(path, name, matrix[name])
+        array = matrix[name]
+        # Zarr reads missing chunks as zeros without a word
+        if isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
+            raise DataError(
+                f"{path}: {array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of "
+                f"{name!r} are missing. The copy is not complete: copy or download it again."
+            )
     return {"data": matrix["data"], "indices": matrix["indices"], "indptr": indptr}
-
-
-def _check_whole(path: Path, name: str, array: Any) -> None:
-    """Refuse a Zarr array with missing chunks: Zarr reads them as zeros without a word."""
-    if isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
-        raise DataError(
-            f"{path}: {array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of "
-            f"{name!r} are missing. The copy is not complete: copy or download it again."
-        )
-
-
-def _check_any(path: Path, matrix: Any) -> None:
-    """Refuse a dense Zarr array without any chunk; single ones, of zeros, may be left out."""
-    if isinstance(matrix, zarr.Array) and matrix.size and not matrix.nchunks_initialized:
-        raise DataError(
-            f"{path}: found none of the {matrix.nchunks} chunks of the matrix, so that every value "
-            "would be zero. The copy is not complete: copy or download it again."
-        )
 
 
 def _value_type(path: Path, data: Any) -> np.dtype[Any]:
@@ -161,11 +150,6 @@ def _value_type(path: Path, data: Any) -> np.dtype[Any]:
 
 
 # --- 10x ----------------------------------------------------------------------------------------
-
-
-def _tenx_group(file: h5py.File) -> Any:
-    group = file.get("matrix")
-    return group if isinstance(group, h5py.Group) and "barcodes" in group else None
 
 
 def _open_tenx(path: Path, group: Any) -> Source:
@@ -200,9 +184,7 @@ def _annotated(source: Source, table: Path) -> Source:
         raise DataError(
             f"{table}: columns {listed(twice)} are in {source.path} too. Remove them from one."
         )
-    obs = source.obs.join(columns)
-    parts = (source.dtype, source.layout, source._file, source._parts, source._kept)
-    return Source(source.path, obs, source.var, *parts)
+    return replace(source, obs=source.obs.join(columns))
 
 
 def _read_table(table: Path) -> pd.DataFrame:
@@ -227,16 +209,14 @@ def _read_table(table: Path) -> pd.DataFrame:
 
 
 def read_frame(group: Any) -> pd.DataFrame:
-    """Return a data frame as `anndata.io.read_elem` does."""
+    """Read a data frame as `anndata.io.read_elem` does, which takes seconds to import."""
     if isinstance(group, h5py.Group) and _kind(group) == ("dataframe", "0.2.0"):
-        columns = dict(_columns(group))
+        index, order = str(group.attrs["_index"]), list(group.attrs["column-order"])
+        names = (index, *map(str, order))
+        columns = {name: _column(group[name]) if name in group else None for name in names}
         if not any(column is None for column in columns.values()):
-            index = columns.pop(str(group.attrs["_index"]))
-            frame = pd.DataFrame(
-                columns, index=index, columns=list(group.attrs["column-order"]) or None
-            )
-            name = str(group.attrs["_index"])
-            frame.index.name = None if name == "_index" else name
+            frame = pd.DataFrame(columns, index=columns.pop(index), columns=order or None)
+            frame.index.name = None if index == "_index" else index
             return frame
     from anndata.io import read_elem
 
@@ -249,28 +229,14 @@ def _kind(element: Any) -> tuple[str, str]:
     return str(attributes.get("encoding-type")), str(attributes.get("encoding-version"))
 
 
-def _columns(group: h5py.Group) -> Iterator[tuple[str, Any]]:
-    """Yield the index and every column, None for those that are not known here."""
-    for name in (str(group.attrs["_index"]), *map(str, group.attrs["column-order"])):
-        yield name, _column(group[name]) if name in group else None
-
-
 def _column(element: Any) -> Any:
-    kind = _kind(element)
-    if kind == ("categorical", "0.2.0") and _kind(element["categories"]) == (
-        "string-array",
-        "0.2.0",
-    ):
-        labels: Any = _texts(element["categories"])
-        ordered = bool(element.attrs["ordered"])
+    """Read the index or a column; None where its kind is not known here."""
+    text, kind = ("string-array", "0.2.0"), _kind(element)
+    if kind == text:
+        return element.asstr()[:].astype(object)
+    if kind == ("categorical", "0.2.0") and _kind(element["categories"]) == text:
+        labels, ordered = _column(element["categories"]), bool(element.attrs["ordered"])
         return pd.Categorical.from_codes(element["codes"][:], categories=labels, ordered=ordered)
-    if kind == ("string-array", "0.2.0"):
-        return _texts(element)
     if kind == ("array", "0.2.0") and element.dtype.kind in "biuf" and element.ndim == 1:
         return element[:]
     return None
-
-
-def _texts(element: h5py.Dataset) -> np.ndarray:
-    texts: np.ndarray = element.asstr()[:].astype(object)
-    return texts

@@ -155,7 +155,7 @@ class Source:
         if self.layout == "dense":
             bounds = _dense_bounds(self._parts["data"], max_bytes)
         else:
-            bounds = _bounds(self._parts["indptr"] * (self.dtype.itemsize + 4), max_bytes)
+            bounds = stretches(self._parts["indptr"] * (self.dtype.itemsize + 4), max_bytes)
         if self.layout == "csc":
             return tuple(Span(every_row, found) for found in bounds)
         return tuple(Span(found, every_column) for found in bounds)
@@ -231,14 +231,13 @@ class Source:
         return self.n_genes if self._kept is None else int(self._parts["width"])
 
 
-def _bounds(ends: Array, max_bytes: int) -> list[slice]:
-    """Cut 0:n into slices of at most `max_bytes`; ``ends[i]`` is the size of the first i."""
+def stretches(ends: Array, most: int) -> list[slice]:
+    """Cut 0:n into slices of at most such a size, or of one; ``ends[i]`` is that of the first i."""
     bounds, start = [], 0
     while start < len(ends) - 1:
-        stop = int(np.searchsorted(ends, ends[start] + max_bytes, side="right")) - 1
-        stop = max(stop, start + 1)
-        bounds.append(slice(start, stop))
-        start = stop
+        stop = int(np.searchsorted(ends, ends[start] + most, side="right")) - 1
+        bounds.append(slice(start, max(stop, start + 1)))
+        start = bounds[-1].stop
     return bounds
 
 

@@ -14,14 +14,14 @@ from harness.errors import DataError, did_you_mean, listed
 from harness.kernels import available_threads, columns_of, has_fractions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from harness.data.cells import Cells, Scale
 
 NO_CONTEXT = ""
 """The context of cells that have no column for it."""
 
-_PIECE = 1 << 24
+_PIECE = 1 << 22
 """Values whose fractional parts are looked at together."""
 
 
@@ -138,24 +138,29 @@ def anndata_cells(  # noqa: PLR0913 - one object, and options by keyword
     contexts = np.full(matrix.shape[0], NO_CONTEXT)
     if context_column is not None:
         contexts = _labels(annotated.obs, context_column, name)
+    if scale is None:
+        values = matrix.data if hasattr(matrix, "indptr") else matrix.reshape(-1)
+        scale = guessed_scale(lambda start, stop: values[start:stop], values.size)
     return ArrayCells(
         matrix,
         perturbations,
         contexts,
         genes=[str(gene) for gene in annotated.var_names],
         control_label=control_label,
-        scale=scale or guessed_scale(matrix),
+        scale=scale,
         name=name,
         threads=threads,
     )
 
 
-def guessed_scale(matrix: Any) -> Scale:
-    """Return ``log1p`` where any value has a fractional part above 0.001, else ``counts``."""
-    values = matrix.data if hasattr(matrix, "indptr") else matrix.reshape(-1)
+def guessed_scale(read: Callable[[int, int], np.ndarray], n_values: int) -> Scale:
+    """Return ``log1p`` where any value has a fractional part above 0.001, else ``counts``.
+
+    Values are read from a start to a stop, as far as one with a fraction.
+    """
     start, size = 0, 1 << 12  # where there are fractions, a few values have some
-    while start < values.size:
-        if has_fractions(values[start : start + size]):
+    while start < n_values:
+        if has_fractions(read(start, min(start + size, n_values))):
             return "log1p"
         start, size = start + size, min(2 * size, _PIECE)
     return "counts"
@@ -166,11 +171,8 @@ def _matrix(X: Any, name: str) -> Any:
     stored = getattr(X, "format", "dense" if isinstance(X, np.ndarray) else None)
     if stored == "dense":
         return np.asarray(X, dtype=np.float32) if X.dtype == np.float16 else np.asarray(X)
-    if (
-        stored not in {"csr", "csc"}
-        or not hasattr(X, "indptr")
-        or not hasattr(X, "has_sorted_indices")
-    ):
+    in_memory = hasattr(X, "indptr") and hasattr(X, "has_sorted_indices")
+    if stored not in {"csr", "csc"} or not in_memory:
         raise DataError(
             f"{name}: X cannot be scored. Found {found}, expected a NumPy array or a SciPy CSR or "
             "CSC matrix in memory. Give the file's path instead, or load it (`to_memory()`)."

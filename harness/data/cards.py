@@ -8,18 +8,15 @@ every machine. `version` rises when scores could change, and is part of every tr
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from harness.config import Declared, Problem, check_model, declarations, find_declaration, read_yaml
 from harness.errors import CardError, DeclarationError, UnknownNameError, listed
 from harness.storage import data_folders, find_data_file, refuse_url
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -253,7 +250,13 @@ def card_for(source: str, card: str | None, **columns: str | None) -> tuple[Path
 
 def _naming(path: Path) -> Card:
     """Return the one card whose source is called like the file."""
-    found = [card for card in _cards() if card.source.file == path.name]
+    found = []
+    for name in declarations("datasets"):
+        # a card with an error is not the one that was asked for; `harness check` reports it
+        with suppress(DeclarationError):
+            card = read_card(name)
+            if card.source.file == path.name:
+                found.append(card)
     if len(found) == 1:
         return found[0]
     if found:
@@ -265,14 +268,6 @@ def _naming(path: Path) -> Card:
         f"{path}: no card describes a file of this name. Give one with --card, or say what it "
         "would: --scale counts (or log1p), --perturbation-column, --control, --context-column."
     )
-
-
-def _cards() -> Iterator[Card]:
-    for name in declarations("datasets"):
-        try:
-            yield read_card(name)
-        except DeclarationError:
-            continue  # not the one that was asked for; `harness check` reports it
 
 
 def _ad_hoc(path: Path, columns: dict[str, str | None]) -> Card:

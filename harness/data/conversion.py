@@ -33,6 +33,7 @@ from harness.data.spill import Spill
 from harness.data.store import CHUNK_ROWS, FORMAT, shard_rows
 from harness.data.store_writer import StoreWriter
 from harness.errors import DataError, HarnessError, OptionError, StorageError
+from harness.kernels import available_threads
 from harness.storage import paths, text_digest
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
 
     from harness.data.anndata_matrix import Source
     from harness.data.cards import Card
-    from harness.data.conversion_checks import Labels
-    from harness.data.store import Store
+    from harness.data.store import Array, Store
 
     Progress = Callable[[str, int, int], None]
 
@@ -119,16 +119,30 @@ def convert(  # noqa: PLR0913 - the options of the command
     out, report = os.fspath(out), progress or (lambda *_: None)
     if paths.is_published(out, "zarr.json"):
         raise DataError(f"{out} exists already. Remove it, or choose another name.")
-    budget = _Budget(paths.parse_size(memory), threads or _n_cores())
+    budget = _Budget(paths.parse_size(memory), threads or available_threads())
     with open_source(os.fspath(source), card.expression.layer, obs=obs) as opened:
-        labels = read_labels(opened, card)
-        n_writers = budget.writers(_shard_bytes(opened), opened.density)
+        order, ranges = read_labels(opened, card)
+        row_bytes = opened.n_genes * opened.dtype.itemsize
+        n_rows = min(shard_rows(opened.n_genes, opened.dtype.itemsize), opened.n_cells)
+        n_writers = budget.writers(n_rows * row_bytes, opened.density)
         scratch = _continued(out, _key(opened, card, obs, budget))
         try:
             spill = Spill(scratch / "runs", opened.n_genes)
-            writer = _writer(out, scratch, opened, card, labels)
-            _spill_rows(opened, card, labels, spill, budget, report)
-            _return_freed_memory()
+            writer = StoreWriter(
+                out,
+                obs=opened.obs.iloc[order],
+                var=opened.var,
+                ranges=ranges,
+                dtype=opened.dtype,
+                card=card.model_dump(mode="json"),
+                scale=card.expression.scale,
+                control_label=card.control_label,
+                scratch=str(scratch),
+            )
+            _spill_rows(opened, card, order, spill, budget, report)
+            # otherwise the heap's free pages of the first pass would add to the second's
+            with contextlib.suppress(OSError, AttributeError):  # only glibc keeps them, and has it
+                ctypes.CDLL(None).malloc_trim(0)
             _write_shards(writer, spill, n_writers, report)
             return writer.finish()
         except StorageError:  # what was made is whole, and only has to be sent again
@@ -139,12 +153,12 @@ def convert(  # noqa: PLR0913 - the options of the command
 
 
 def _spill_rows(
-    source: Source, card: Card, labels: Labels, spill: Spill, budget: _Budget, report: Progress
+    source: Source, card: Card, order: Array, spill: Spill, budget: _Budget, report: Progress
 ) -> None:
     """First pass: check every value, and spill the rows by the position they will have."""
     spans = source.plan(budget.block_bytes)
     position = np.empty(source.n_cells, dtype="i8")
-    position[labels.order] = np.arange(source.n_cells)
+    position[order] = np.arange(source.n_cells)
 
     def read(number: int) -> None:
         block = source.read(spans[number])
@@ -215,20 +229,6 @@ def _each(
         raise failures[min(failures)]
 
 
-def _writer(out: str, scratch: Path, source: Source, card: Card, labels: Labels) -> StoreWriter:
-    return StoreWriter(
-        out,
-        obs=source.obs.iloc[labels.order],
-        var=source.var,
-        ranges=labels.ranges,
-        dtype=source.dtype,
-        card=card.model_dump(mode="json"),
-        scale=card.expression.scale,
-        control_label=card.control_label,
-        scratch=str(scratch),
-    )
-
-
 def _continued(out: str, key: str) -> Path:
     """Return the scratch folder: as an earlier conversion of the same left it, or empty."""
     name = f"{out.rstrip('/').rpartition('/')[2]}.partial"
@@ -250,6 +250,7 @@ def _key(source: Source, card: Card, obs: Any, budget: _Budget) -> str:
     read = [Path(source.path), *([Path(obs)] if obs else [])]
     files = [file for path in read for file in ([path] if path.is_file() else path.rglob("*"))]
     stats = [file.stat() for file in files]
+    boot = Path("/proc/sys/kernel/random/boot_id")
     key = {
         "format": FORMAT,
         "card": card.model_dump(mode="json"),
@@ -257,28 +258,7 @@ def _key(source: Source, card: Card, obs: Any, budget: _Budget) -> str:
         "size": sum(found.st_size for found in stats),
         "modified": max(found.st_mtime_ns for found in stats),
         "block_bytes": budget.block_bytes,
-        "boot": _boot(),
+        # spilled rows are not flushed to disk: after a restart of the machine none counts
+        "boot": boot.read_text("ascii").strip() if boot.exists() else "",
     }
     return json.dumps(key, sort_keys=True)
-
-
-def _boot() -> str:
-    """Return what changes when the machine restarts: spilled rows are not flushed to disk."""
-    file = Path("/proc/sys/kernel/random/boot_id")
-    return file.read_text("ascii").strip() if file.exists() else ""
-
-
-def _return_freed_memory() -> None:
-    """Give the heap's free pages back: otherwise the first pass's would add to the second's."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc keeps them, and has this
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _shard_bytes(source: Source) -> int:
-    itemsize = source.dtype.itemsize
-    rows = min(shard_rows(source.n_genes, itemsize), source.n_cells)
-    return rows * source.n_genes * itemsize
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

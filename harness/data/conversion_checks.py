@@ -5,7 +5,7 @@ Every refusal is a `DataError` that names the first cells or genes and says what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -31,15 +31,11 @@ TELLING = 1000
 """So many values, all whole numbers, are not log1p: log(1 + x) of a count never is one."""
 
 
-class Labels(NamedTuple):
-    """The order of cells in the store, as row numbers of the source, and the pairs' ranges."""
+def read_labels(source: Source, card: Card) -> tuple[Array, tuple[PairRange, ...]]:
+    """Check the annotation of a source against its card, and sort its cells.
 
-    order: Array
-    ranges: tuple[PairRange, ...]
-
-
-def read_labels(source: Source, card: Card) -> Labels:
-    """Check the annotation of a source against its card, and sort its cells."""
+    Returns the order of cells in the store, as row numbers of the source, and the pairs' ranges.
+    """
     where = f"{source.path} ({card.name})"
     _check_columns(where, source, card)
     _check_unique(where, "cells", source.obs.index)
@@ -54,7 +50,7 @@ def read_labels(source: Source, card: Card) -> Labels:
     order = np.lexsort((perturbation[1], context[1]))  # stable: ties stay as in the source
     ranges = ranges_of(context[0][context[1][order]], perturbation[0][perturbation[1][order]])
     _check_controls(where, card, ranges, [str(name) for name in perturbation[0]])
-    return Labels(order, ranges)
+    return order, ranges
 
 
 def _check_columns(where: str, source: Source, card: Card) -> None:

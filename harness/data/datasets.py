@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.cards import read_card, source_file
 from harness.data.dataset_names import is_store_path, parse_simulated
-from harness.data.simulation.screens import (
-    simulated_store,
-)
+from harness.data.simulation.screens import simulated_store
 from harness.data.store import Store, open_store
 from harness.storage import canonical, paths, text_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from harness.data.cards import Card
 
     Progress = Callable[[str, int, int], None]
 
@@ -26,37 +22,26 @@ def find_or_make(dataset: str, progress: Progress | None) -> tuple[Store, Mappin
 
     For a dataset with a card that is the card as it is now, not as it was at conversion.
     """
-    report = None if progress is None else partial(progress, dataset)
+    report: Progress = progress or (lambda *_: None)
     folder = paths.cache_folder() / "stores"
     if is_store_path(dataset):
         store = open_store(dataset)
         return store, store.card
     if parse_simulated(dataset) is not None:
-        store = simulated_store(dataset, folder, progress=report)
+        store = simulated_store(dataset, folder, progress=partial(report, dataset))
         return store, store.card
     card = read_card(dataset)
-    target = folder / f"{card.name}-{card.version}-{_card_key(card)}.zarr"
+    # Without splits: they are read from the card, and another split is no other store.
+    content = card.model_dump(mode="json", exclude={"splits", "title"})
+    key = text_digest(canonical(content), 8)
+    target = folder / f"{card.name}-{card.version}-{key}.zarr"
     if not target.exists():
-        from harness.data.conversion import (
-            convert,  # loads Dask and AnnData; a warm start needs neither
-        )
+        # loads Dask and AnnData; a warm start needs neither
+        from harness.data.conversion import convert
+
+        def of_stage(stage: str, done: int, total: int) -> None:
+            report(f"{dataset}, {stage}", done, total)
 
         folder.mkdir(parents=True, exist_ok=True)
-        convert(source_file(card), target, card, progress=_of_stage(dataset, progress))
+        convert(source_file(card), target, card, progress=of_stage)
     return open_store(target), card.model_dump(mode="json")
-
-
-def _of_stage(dataset: str, progress: Progress | None) -> Callable[[str, int, int], None] | None:
-    """Return a report of conversion, whose stages come one after the other."""
-    if progress is None:
-        return None
-    return lambda stage, done, total: progress(f"{dataset}, {stage}", done, total)
-
-
-def _card_key(card: Card) -> str:
-    """Hash a card and the state of its source: eight hexadecimal digits.
-
-    Splits are left out: they are read from the card, and another split is no other store.
-    """
-    content = card.model_dump(mode="json", exclude={"splits", "title"})
-    return text_digest(canonical(content), 8)

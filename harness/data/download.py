@@ -67,7 +67,24 @@ def fetch(
     final = cache_folder() / "datasets" / card.source.file
     part = final.with_name(f"{final.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    _download(card, part, report, waits)
+    tries, whole = 0, False
+    while not whole:
+        before = _size(part)
+        try:
+            _transfer(card, part, report)
+            whole = True
+        except (requests.ConnectionError, requests.Timeout, _InterruptedError) as error:
+            # A large file over a poor line may stop many times: only tries in vain are counted.
+            tries = 0 if _size(part) > before else tries
+            if tries == len(waits):
+                have = _size(part)
+                raise StorageError(
+                    f"{card.name}: the download from {card.source.url} stopped after {have:,} "
+                    f"bytes: {error}.{' They are kept.' if have else ''} Continue with: harness "
+                    f"fetch {card.name}"
+                ) from error
+            time.sleep(waits[tries])
+            tries += 1
     _check(card, part, report)
     part.replace(final)
     return final
@@ -79,34 +96,6 @@ def _size(part: Path) -> int:
 
 class _InterruptedError(Exception):
     """The transfer stopped, and may be tried again."""
-
-
-def _download(
-    card: Card, part: Path, report: Callable[[Progress], None], waits: tuple[float, ...]
-) -> None:
-    tries = 0
-    while True:
-        before = _size(part)
-        try:
-            _transfer(card, part, report)
-        except (requests.ConnectionError, requests.Timeout, _InterruptedError) as error:
-            # A large file over a poor line may stop many times: only tries in vain are counted.
-            tries = 0 if _size(part) > before else tries
-            if tries == len(waits):
-                raise StorageError(_gave_up(card, part, error)) from error
-            time.sleep(waits[tries])
-            tries += 1
-        else:
-            return
-
-
-def _gave_up(card: Card, part: Path, error: Exception) -> str:
-    have = _size(part)
-    kept = " They are kept." if have else ""
-    return (
-        f"{card.name}: the download from {card.source.url} stopped after {have:,} bytes: "
-        f"{error}.{kept} Continue with: harness fetch {card.name}"
-    )
 
 
 def _transfer(card: Card, part: Path, report: Callable[[Progress], None]) -> None:
@@ -125,22 +114,18 @@ def _transfer(card: Card, part: Path, report: Callable[[Progress], None]) -> Non
                 part.unlink()
                 raise _InterruptedError("the part was longer than the file, and was removed")
             return
-        _refuse_errors(card, answer)
+        if answer.status_code in {429, 500, 502, 503, 504}:
+            raise _InterruptedError(f"the server answered {answer.status_code} {answer.reason}")
+        if answer.status_code not in {200, 206}:
+            page = f" See {card.source.page}." if card.source.page else ""
+            raise DataError(
+                f"{card.name}: {card.source.url} answered {answer.status_code} {answer.reason}, "
+                f"expected the file. The address may have changed.{page}"
+            )
         resumed = answer.status_code == requests.codes.partial_content
         start = have if resumed else 0
         total = _total(answer, start) or card.source.size
         _save(answer, part, total, start, report)
-
-
-def _refuse_errors(card: Card, answer: requests.Response) -> None:
-    if answer.status_code in {429, 500, 502, 503, 504}:
-        raise _InterruptedError(f"the server answered {answer.status_code} {answer.reason}")
-    if answer.status_code not in {200, 206}:
-        page = f" See {card.source.page}." if card.source.page else ""
-        raise DataError(
-            f"{card.name}: {card.source.url} answered {answer.status_code} {answer.reason}, "
-            f"expected the file. The address may have changed.{page}"
-        )
 
 
 def _total(answer: requests.Response, start: int) -> int | None:

@@ -19,11 +19,13 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from harness.data.anndata_matrix import stretches
+from harness.data.array_cells import guessed_scale
 from harness.errors import DataError
-from harness.kernels import columns_of, gather, has_fractions, note_cuts
+from harness.kernels import columns_of, gather, note_cuts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from harness.data.anndata_matrix import Source
     from harness.data.array_cells import ArrayCells
@@ -98,12 +100,10 @@ def flat(dataset: Any, file: int, threads: int) -> Flat | None:
         return None
     if dataset.chunks is None:
         place = dataset.id.get_offset()
+        if place is None:
+            return None
         size = int(dataset.size)
-        return (
-            None
-            if place is None
-            else Flat(file, dataset.dtype, size, size, np.array([place]), threads)
-        )
+        return Flat(file, dataset.dtype, size, size, np.array([place]), threads)
     if dataset.ndim > 1:
         return None
     (length,) = dataset.chunks
@@ -147,7 +147,7 @@ def open_strips(
         strips = SparseStrips(shape, parts, source.indptr)
     cells = StripCells(labels, strips, scale)
     weakref.finalize(cells, os.close, file)
-    return cells if strips.survey() else None
+    return cells if source.layout == "dense" or strips.survey() else None
 
 
 class StripCells:
@@ -179,12 +179,8 @@ class StripCells:
         """What was declared, else ``log1p`` where any value has a fraction above 0.001."""
         if self._scale is not None:
             return self._scale
-        start, size, data = 0, 1 << 12, self._strips.parts["data"]
-        while start < data.size:
-            if has_fractions(data.read(start, min(start + size, data.size))):
-                return "log1p"
-            start, size = start + size, min(2 * size, _ENTRIES)
-        return "counts"
+        data = self._strips.parts["data"]
+        return guessed_scale(data.read, data.size)
 
     @property
     def strip(self) -> Callable[[int, int], csr_matrix] | None:
@@ -226,10 +222,6 @@ class DenseStrips:
     def __init__(self, shape: tuple[int, int], parts: dict[str, Any]) -> None:
         self.shape, self.parts = shape, parts
 
-    def survey(self) -> bool:
-        """Return True: rows of a dense matrix are always in order."""
-        return True
-
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return all genes of some cells: (len(rows), n_genes)."""
         return self._read(np.asarray(rows, np.int64), 0, self.shape[1])
@@ -257,22 +249,12 @@ class SparseStrips:
         while n_cells * (n_genes // self.step) > _ENTRIES * 4:  # 64 MiB of notes
             self.step *= 2
         self.cuts = np.zeros((n_cells, -(-n_genes // self.step) + 1), np.int32)
-        for first, last in self._stretches():
-            indices = self.parts["indices"].read(int(self.indptr[first]), int(self.indptr[last]))
-            ends = self.indptr[first : last + 1] - self.indptr[first]
-            if not note_cuts(indices, ends, self.step, n_genes, self.cuts[first:last]):
+        for rows in stretches(self.indptr, _ENTRIES):
+            ends = self.indptr[rows.start : rows.stop + 1]
+            indices = self.parts["indices"].read(int(ends[0]), int(ends[-1]))
+            if not note_cuts(indices, ends - ends[0], self.step, n_genes, self.cuts[rows]):
                 return False
         return True
-
-    def _stretches(self) -> Iterator[tuple[int, int]]:
-        """Yield ranges of rows of a bounded number of entries, or of one row."""
-        first = 0
-        while first < self.shape[0]:
-            limit = self.indptr[first] + _ENTRIES
-            last = int(np.searchsorted(self.indptr, limit, side="right")) - 1
-            last = min(max(last, first + 1), self.shape[0])
-            yield first, last
-            first = last
 
     def take(self, rows: np.ndarray) -> csr_matrix:
         """Return all genes of some cells: (len(rows), n_genes)."""

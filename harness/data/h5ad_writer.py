@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from harness.data.anndata_matrix import stretches
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from scipy import sparse
@@ -76,20 +78,12 @@ class H5adWriter:
 
     def rewrite(self, function: Callable[[Array, Array], Array], max_entries: int) -> None:
         """Replace the values, given as values and their rows, by what the function returns."""
-        for first, last in self._stretches(max_entries):
-            start, stop = int(self._ends[first]), int(self._ends[last])
-            rows = np.repeat(np.arange(first, last), np.diff(self._ends[first : last + 1]))
-            data = self._matrix["data"]
+        data = self._matrix["data"]
+        for part in stretches(self._ends[: self._n_rows + 1], max_entries):
+            ends = self._ends[part.start : part.stop + 1]
+            start, stop = int(ends[0]), int(ends[-1])
+            rows = np.repeat(np.arange(part.start, part.stop), np.diff(ends))
             data[start:stop] = function(data[start:stop], rows)
-
-    def _stretches(self, max_entries: int) -> Iterator[tuple[int, int]]:
-        first = 0
-        while first < self._n_rows:
-            limit = self._ends[first] + max_entries
-            last = int(np.searchsorted(self._ends[: self._n_rows + 1], limit, side="right")) - 1
-            last = max(last, first + 1)  # a row may be longer than that
-            yield first, last
-            first = last
 
     def finish(self) -> None:
         """Write where the rows end; the file is whole when the ``with`` block is left."""

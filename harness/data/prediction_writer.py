@@ -51,22 +51,11 @@ class PredictedCells(Protocol):
         """The cells: (n_cells, n_genes), log1p scale."""
 
 
-class CellSink(Protocol):
-    """Where predicted cells go."""
-
-    def append(self, rows: np.ndarray, /) -> None:
-        """Take the next cells; they are the caller's again afterwards."""
-
-    def publish(self) -> None:
-        """Learn that these were all."""
-
-    def __exit__(self, *failure: object) -> None: ...
-
-
 class PredictionCollector:
     """Takes predictions in the order of the queries; they are of use after `publish` only.
 
-    Use as a context manager: what is left without `publish` leaves nothing behind.
+    Use as a context manager: what is left without `publish` leaves nothing behind. Where the cells
+    go is the subclasses' part.
 
     Parameters
     ----------
@@ -76,20 +65,23 @@ class PredictionCollector:
         The columns.
     model
         For messages.
-    sink
-        Gets the cells.
     """
 
     def __init__(
-        self, queries: Sequence[PredictionQuery], genes: Sequence[str], model: str, sink: CellSink
+        self, queries: Sequence[PredictionQuery], genes: Sequence[str], model: str
     ) -> None:
+        if not queries:
+            raise ModelError(f"{model}: there is no query to predict. Check the split.")
         self.queries = tuple(queries)
         self.genes = tuple(genes)
         self.model = model
         self.profiles = np.full((len(self.queries), len(self.genes)), np.nan)
         self._places = {(q.perturbation, q.context): i for i, q in enumerate(self.queries)}
         self._answered = 0
-        self._sink = sink
+
+    def keep(self, cells: np.ndarray) -> None:
+        """Take a copy of the cells that answer the next query."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -100,26 +92,24 @@ class PredictionCollector:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._sink.__exit__(kind, error, trace)
-        if error is not None and not isinstance(error, HarnessError):
-            error.add_note(self._whereabouts())
-
-    def _whereabouts(self) -> str:
-        """Return which query was to be answered next, for what a model raises of its own."""
+        if error is None or isinstance(error, HarnessError):
+            return
+        # what a model raises of its own does not say at which query
         n = len(self.queries)
         if self._answered == n:
-            return f"{self.model} had answered all {n} queries."
-        query = self.queries[self._answered]
-        return (
-            f"{self.model} was to answer query {self._answered + 1} of {n}: "
-            f"{query.perturbation!r} in {query.context!r}."
-        )
+            error.add_note(f"{self.model} had answered all {n} queries.")
+        else:
+            query = self.queries[self._answered]
+            error.add_note(
+                f"{self.model} was to answer query {self._answered + 1} of {n}: "
+                f"{query.perturbation!r} in {query.context!r}."
+            )
 
     def add(self, prediction: PredictedCells) -> None:
-        """Check the next prediction and pass its cells on; their mean is the query's profile."""
+        """Check the next prediction and keep its cells; their mean is the query's profile."""
         where = self._check_query(prediction.query)
         cells = self._check_cells(prediction.cells, prediction.query, where)
-        self._sink.append(cells)
+        self.keep(cells)
         # Of the cells, not of the profile that a model may give besides: these are what is scored.
         self.profiles[self._answered] = cells.mean(axis=0, dtype=np.float64)
         self._answered += 1
@@ -132,7 +122,6 @@ class PredictionCollector:
                 f"{listed((q.perturbation, q.context) for q in missing)}. Expected one prediction "
                 "for each."
             )
-        self._sink.publish()
 
     def _check_query(self, query: PredictionQuery) -> str:
         where = f"{self.model}, prediction for {query.perturbation!r} in {query.context!r}"
@@ -161,12 +150,8 @@ class PredictionCollector:
             raise ModelError(f"{where}: found values of type {cells.dtype}, expected float32.")
         low, high = float(cells.min(initial=0.0)), float(cells.max(initial=0.0))
         # NaN fails both comparisons, so one pass over the cells finds everything.
-        if not (low >= 0 and high < LOG1P_BELOW):
-            raise ModelError(f"{where}: {self._wrong_values(cells)}")
-        return cells
-
-    def _wrong_values(self, cells: np.ndarray) -> str:
-        expected = f"expected log1p values of at least 0 and below {LOG1P_BELOW:g}."
+        if low >= 0 and high < LOG1P_BELOW:
+            return cells
         for what, wrong in (
             ("NaN", np.isnan(cells)),
             ("infinite", np.isinf(cells)),
@@ -175,9 +160,19 @@ class PredictionCollector:
         ):
             if wrong.any():
                 genes = [self.genes[i] for i in np.flatnonzero(wrong.any(axis=0))]
-                found = f"{int(wrong.sum())} values that are {what} in {listed(genes)}"
-                return f"found {found}, {expected}"
-        raise AssertionError(expected)
+                raise ModelError(
+                    f"{where}: found {int(wrong.sum())} values that are {what} in {listed(genes)}, "
+                    f"expected log1p values of at least 0 and below {LOG1P_BELOW:g}."
+                )
+        raise AssertionError(f"{where}: none of the above, and outside of the bounds")
+
+
+def cell_labels(queries: Sequence[PredictionQuery]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the perturbation and the context of each cell that is asked for: twice (n_cells,)."""
+    sizes = [query.n_cells for query in queries]
+    names = np.array([query.perturbation for query in queries], dtype=np.str_)
+    contexts = np.array([query.context for query in queries], dtype=np.str_)
+    return np.repeat(names, sizes), np.repeat(contexts, sizes)
 
 
 HELD_BYTES = 64 * 1024 * 1024
@@ -200,12 +195,16 @@ class HeldPredictions(PredictionCollector):
         control_label: str,
         model: str,
     ) -> None:
-        if not queries:
-            raise ModelError(f"{model}: there is no query to predict. Check the split.")
+        super().__init__(queries, genes, model)
         n_cells = sum(query.n_cells for query in queries)
-        self._rows = _Rows(np.empty((n_cells, len(genes)), dtype=np.float32))
+        self._matrix = np.empty((n_cells, len(genes)), dtype=np.float32)
+        self._filled = 0
         self.control_label = control_label
-        super().__init__(queries, genes, model, self._rows)
+
+    def keep(self, cells: np.ndarray) -> None:
+        """Take a copy of the cells that answer the next query."""
+        self._matrix[self._filled : self._filled + len(cells)] = cells
+        self._filled += len(cells)
 
     @property
     def result(self) -> HeldPredictions:
@@ -214,35 +213,13 @@ class HeldPredictions(PredictionCollector):
 
     def cells(self, controls: Cells | None = None) -> ArrayCells:
         """Return the predicted cells, followed by the controls that they are measured from."""
-        sizes = [query.n_cells for query in self.queries]
-        names = np.array([query.perturbation for query in self.queries], dtype=np.str_)
-        contexts = np.array([query.context for query in self.queries], dtype=np.str_)
         return ArrayCells(
-            self._rows.matrix,
-            np.repeat(names, sizes),
-            np.repeat(contexts, sizes),
+            self._matrix,
+            *cell_labels(self.queries),
             genes=self.genes,
             control_label=self.control_label,
             controls=controls,
         )
-
-
-class _Rows:
-    """A matrix that is filled row by row."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        self.matrix, self._filled = matrix, 0
-
-    def append(self, rows: np.ndarray) -> None:
-        """Take a copy of the next rows."""
-        self.matrix[self._filled : self._filled + len(rows)] = rows
-        self._filled += len(rows)
-
-    def publish(self) -> None:
-        """Do nothing: who has the object has the cells."""
-
-    def __exit__(self, *failure: object) -> None:
-        pass
 
 
 # --- controls that many predictions are measured from -------------------------------------------

@@ -19,15 +19,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness.data.external_predictions import DEFAULT, open_external
-from harness.data.prediction_writer import HeldPredictions, PredictionCollector, fits
+from harness.data.prediction_writer import (
+    HeldPredictions,
+    PredictionCollector,
+    cell_labels,
+    fits,
+)
 from harness.data.store import StoredCells, open_store, ranges_of
 from harness.data.store_writer import StoreWriter
 from harness.data.vcc_archive import SUFFIX, unpacked
-from harness.errors import ModelError
 from harness.storage import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
 
     import pandas as pd
 
@@ -73,14 +78,16 @@ class PredictionWriter(PredictionCollector):
         compression: Literal["zstd", "none"] = "zstd",
         temporary: bool = False,
     ) -> None:
-        if not queries:
-            raise ModelError(f"{model}: there is no query to predict. Check the split.")
-        obs = _labels(queries, controls)
+        super().__init__(queries, genes, model)
+        names, contexts = cell_labels(queries)
+        if controls is not None:
+            names = np.concatenate([controls.perturbations, names])
+            contexts = np.concatenate([controls.contexts, contexts])
         self._writer = StoreWriter(
             path,
-            obs=obs,
+            obs=_frame({"perturbation": names, "context": contexts}),
             var=_frame({}, index=genes),
-            ranges=ranges_of(obs["context"], obs["perturbation"]),
+            ranges=ranges_of(contexts, names),
             dtype="float32",
             card={"name": f"predictions of {model}"},
             scale="log1p",
@@ -88,10 +95,27 @@ class PredictionWriter(PredictionCollector):
             compression=compression,
             temporary=temporary,
         )
-        super().__init__(queries, genes, model, self._writer)
         if controls is not None:
             for _, block in controls.blocks():
                 self._writer.append(block)
+
+    def keep(self, cells: np.ndarray) -> None:
+        """Write the cells that answer the next query."""
+        self._writer.append(cells)
+
+    def publish(self) -> None:
+        """Give the file its name; `ModelError` where queries are unanswered."""
+        super().publish()
+        self._writer.publish()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
     @property
     def result(self) -> str:
@@ -112,9 +136,9 @@ def scratch_predictions(
     control_label: str,
     model: str = "model",
 ) -> PredictionWriter | HeldPredictions:
-    """Return what takes predictions that are scored at once: held in memory if small, else a file.
+    """Take predictions that are scored at once: held in memory if they are few, else in a file.
 
-    Its ``made`` is then what to score, without controls: the file's path, or what is held. The
+    The ``result`` is then what to score, without controls: the file's path, or what is held. The
     parameters are those of `PredictionWriter`.
     """
     asked: Any = {"genes": genes, "control_label": control_label, "model": model}
@@ -207,15 +231,6 @@ def is_store(path: str) -> bool:
         return False
     described = json.loads(paths.read_text(root))
     return "harness" in described.get("attributes", {})
-
-
-def _labels(queries: Iterable[PredictionQuery], controls: StoreCells | None) -> pd.DataFrame:
-    names: list[Any] = [] if controls is None else [controls.perturbations]
-    contexts: list[Any] = [] if controls is None else [controls.contexts]
-    for query in queries:
-        names.append(np.full(query.n_cells, query.perturbation))
-        contexts.append(np.full(query.n_cells, query.context))
-    return _frame({"perturbation": np.concatenate(names), "context": np.concatenate(contexts)})
 
 
 def _frame(columns: Mapping[str, Any], index: Sequence[str] | None = None) -> pd.DataFrame:

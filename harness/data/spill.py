@@ -86,11 +86,18 @@ class Spill:
         lengths = np.concatenate([np.zeros(0, "i8"), *(np.diff(p.offsets) for p in pieces)])
         indptr = np.zeros(stop - start + 1, dtype="i4")
         np.add.at(indptr, positions - start + 1, lengths)
-        ordered = [slices[i] for i in np.argsort(positions, kind="stable")]
-        columns = _joined([_entries(p.columns, p.offsets, row) for p, row in ordered], "i4")
-        values = _joined([_entries(p.values, p.offsets, row) for p, row in ordered], dtype)
-        shape = (stop - start, self.n_columns)
-        return sparse.csr_matrix((values, columns, np.cumsum(indptr, dtype="i4")), shape=shape)
+        columns, values = [np.zeros(0, "i4")], [np.zeros(0, dtype)]
+        for i in np.argsort(positions, kind="stable"):
+            piece, row = slices[i]
+            entries = slice(piece.offsets[row], piece.offsets[row + 1])
+            columns.append(piece.columns[entries])
+            values.append(piece.values[entries])
+        joined = (
+            np.concatenate(values, dtype=dtype, casting="unsafe"),
+            np.concatenate(columns, dtype="i4", casting="unsafe"),
+            np.cumsum(indptr, dtype="i4"),
+        )
+        return sparse.csr_matrix(joined, shape=(stop - start, self.n_columns))
 
     def _piece(self, run: int, start: int, stop: int) -> _Piece | None:
         files = self._files(run)
@@ -131,16 +138,6 @@ def _narrowed(values: Array) -> Array:
         if np.array_equal(small, values):
             return small
     return values
-
-
-def _entries(entries: Array, offsets: Array, row: int) -> Array:
-    return entries[offsets[row] : offsets[row + 1]]
-
-
-def _joined(parts: list[Array], dtype: np.dtype[Any] | str) -> Array:
-    if not parts:
-        return np.zeros(0, dtype)
-    return np.concatenate(parts, dtype=np.dtype(dtype), casting="unsafe")
 
 
 def _save(folder: Path, name: str, array: Array) -> None:

@@ -140,19 +140,19 @@ class Store:
     def range_of(self, perturbation: str, context: str) -> PairRange:
         """Return the rows of a pair, or of the control; `DataError` where the store has none."""
         found = self._range_by_pair.get((perturbation, context))
-        if found is None:
-            raise DataError(self._unknown_pair(perturbation, context))
-        return found
-
-    def _unknown_pair(self, perturbation: str, context: str) -> str:
-        where = f"{self.path}: no cells of perturbation {perturbation!r} in context {context!r}."
-        if context not in self.contexts:
-            return f"{where} No such context. {near_match(context, self.contexts)}"
+        if found is not None:
+            return found
         in_context = [p for p, c in self._range_by_pair if c == context]
         elsewhere = [c for p, c in self._range_by_pair if p == perturbation]
-        if elsewhere:
-            return f"{where} It was measured in {listed(elsewhere)}. Ask for one of these contexts."
-        return f"{where} {near_match(perturbation, in_context)}"
+        if not in_context:
+            hint = f"No such context. {near_match(context, self.contexts)}"
+        elif elsewhere:
+            hint = f"It was measured in {listed(elsewhere)}. Ask for one of these contexts."
+        else:
+            hint = near_match(perturbation, in_context)
+        raise DataError(
+            f"{self.path}: no cells of perturbation {perturbation!r} in context {context!r}. {hint}"
+        )
 
     def rows(self, start: int, stop: int) -> Array:
         """Return cells ``start:stop``, ``(stop - start, n_genes)``."""

@@ -71,6 +71,14 @@ def write_elements(group: zarr.Group, elements: Mapping[str, Any]) -> None:
 
 
 def _made(matrix: Matrix, obs: pd.DataFrame | None, var: pd.DataFrame) -> dict[str, bytes]:
+    from zarr.codecs import BloscCodec, ZstdCodec
+
+    chosen = matrix.compression
+    if chosen == "auto":
+        chosen = "lz4" if matrix.scale == "counts" else "zstd"
+    itemsize = matrix.dtype.itemsize
+    lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize)
+    compressors = {"lz4": lz4, "zstd": ZstdCodec(level=1), "none": None}
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
     group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
@@ -80,20 +88,9 @@ def _made(matrix: Matrix, obs: pd.DataFrame | None, var: pd.DataFrame) -> dict[s
         dtype=matrix.dtype,
         chunks=matrix.tile,
         shards=matrix.shard,
-        compressors=_compressor(matrix),
+        compressors=compressors[chosen],
         fill_value=0,
     )
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     write_elements(group, {"var": var} if obs is None else {"obs": obs, "var": var, "uns": {}})
     return {path: content.to_bytes() for path, content in files.items()}
-
-
-def _compressor(matrix: Matrix) -> Any:
-    from zarr.codecs import BloscCodec, ZstdCodec
-
-    chosen = matrix.compression
-    if chosen == "auto":
-        chosen = "lz4" if matrix.scale == "counts" else "zstd"
-    itemsize = matrix.dtype.itemsize
-    lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize)
-    return {"lz4": lz4, "zstd": ZstdCodec(level=1), "none": None}[chosen]

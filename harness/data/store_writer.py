@@ -105,7 +105,12 @@ class StoreWriter:
         ):
             raise ValueError("Ranges must cover all cells of obs, in order and without gaps.")
         self._shard_shape = (min(self.shard_rows, self.shape[0]), self.shape[1])
-        self._folder = Path(self.scratch or _new_scratch(self.path))
+        if self.scratch is not None:
+            self._folder = Path(self.scratch)
+        elif paths.is_remote(self.path):
+            self._folder = Path(tempfile.mkdtemp())
+        else:
+            self._folder = Path(paths.scratch_name(self.path))
         self._next = 0
         self._flusher = ThreadPoolExecutor(1)
         content = self.shape[0] * self.shape[1] * self.dtype.itemsize
@@ -130,22 +135,26 @@ class StoreWriter:
         Nothing needs to be opened where the matrix is one chunk as it is.
         """
         store, ready = self._folder / "store", self._folder / "rows"
-        if self.scratch is None:
-            self._create(store)
-            if self._plain:
-                return None
-        elif not ready.is_dir():
-            shutil.rmtree(store, ignore_errors=True)
-            self._create(store)
-            ready.mkdir()
-        else:
+        if self.scratch is not None and ready.is_dir():
             for torn in store.rglob("*.partial"):  # a killed writer's; Zarr never reads them
                 torn.unlink()
+        else:
+            shutil.rmtree(store, ignore_errors=True)
+            files = self._layout()
+            for folder in {name.rpartition("/")[0] for name in files}:
+                (store / folder).mkdir(parents=True, exist_ok=True)
+            for name, content in files.items():
+                (store / name).write_bytes(content)
+            if self.scratch is not None:
+                ready.mkdir()
+        if self._plain:
+            return None
         # looking for tiles that are all zero takes longer than compressing them
         with zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_array(store / "X", mode="r+", zarr_format=3)
 
-    def _create(self, store: Path) -> None:
+    def _layout(self) -> dict[str, bytes]:
+        """Return the store's files before its first row."""
         tile = (min(CHUNK_ROWS, max(1, self.shape[0])), min(CHUNK_GENES, max(1, self.shape[1])))
         rows = min(self.shard_rows, -(-self.shape[0] // tile[0]) * tile[0]) or 1
         matrix = Matrix(
@@ -156,11 +165,7 @@ class StoreWriter:
             compression="none" if self._plain else self.compression,
             scale=self.scale,
         )
-        files = layout(matrix, None if self.temporary else self.obs, self.var)
-        for folder in {name.rpartition("/")[0] for name in files}:
-            (store / folder).mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (store / name).write_bytes(content)
+        return layout(matrix, None if self.temporary else self.obs, self.var)
 
     @property
     def written(self) -> frozenset[int]:
@@ -217,8 +222,10 @@ class StoreWriter:
             filled += strip.shape[0]
         if filled < len(dense):
             raise ValueError(f"Shard {shard} holds {len(dense)} rows, but got {filled}.")
-        if self._matrix is None:
-            _write_plain(self._folder / "store" / "X" / "c" / "0" / "0", dense)
+        if self._matrix is None:  # as Zarr's codec ``bytes`` writes a chunk
+            chunk = self._folder / "store" / "X" / "c" / "0" / "0"
+            chunk.parent.mkdir(parents=True)
+            chunk.write_bytes(dense.astype(dense.dtype.newbyteorder("<"), copy=False).tobytes())
         else:
             self._matrix[where] = dense
         self._buffers.append(buffer)
@@ -257,7 +264,10 @@ class StoreWriter:
         if missing:
             rows = sum(self.shard_slice(s).stop - self.shard_slice(s).start for s in missing)
             raise ValueError(f"{rows} of {self.shape[0]} rows were not written (shards {missing}).")
-        records = [self._recorded(shard) for shard in range(self.n_shards)]
+        for shard in range(self.n_shards if self.scratch is not None else 0):
+            with np.load(self._folder / "rows" / f"{shard}.npz") as found:
+                self._records[shard] = dict(found)
+        records = [self._records[shard] for shard in range(self.n_shards)]
         sizes = np.concatenate([np.zeros(0), *(record["sizes"] for record in records)])
         digests = b"".join(record["digests"].tobytes() for record in records)
         store = self._folder / "store"
@@ -273,12 +283,6 @@ class StoreWriter:
                     _flush(f"{folder}/{name}")
         paths.publish(str(store), self.path, last="zarr.json", durable=not self.temporary)
         self.discard()
-
-    def _recorded(self, shard: int) -> Mapping[str, Array]:
-        if self.scratch is None:
-            return self._records[shard]
-        with np.load(self._folder / "rows" / f"{shard}.npz") as found:
-            return dict(found)
 
     def _manifest(self, sizes: Array, digests: bytes) -> dict[str, Any]:
         column = self.card.get("gene_column")
@@ -296,10 +300,6 @@ class StoreWriter:
             "library_size": median_library_size(sizes) if len(sizes) else None,
             "ranges": labels,
         }
-
-
-def _new_scratch(path: str) -> str:
-    return tempfile.mkdtemp() if paths.is_remote(path) else paths.scratch_name(path)
 
 
 def _strips(rows: Array | Rows | Iterable[Rows]) -> Iterator[Array | Rows]:
@@ -320,12 +320,6 @@ def _digest(strip: Rows) -> Array:
     digest.update(columns.data)
     digest.update(strip.data.astype(strip.dtype.newbyteorder("<"), copy=False).data)
     return np.frombuffer(digest.digest(), dtype="u1")
-
-
-def _write_plain(file: Path, dense: Array) -> None:
-    """Write a chunk as Zarr's codec ``bytes`` does."""
-    file.parent.mkdir(parents=True)
-    file.write_bytes(dense.astype(dense.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def _flush(file: Path | str) -> None:

@@ -128,7 +128,11 @@ def _unpack(path: str, cells: Path, max_unpacked: int) -> None:
     try:
         with _Bounded(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             members = _members(path, archive)
-            _check_watermark(path, _opened(archive, members[WATERMARK_FILE]))
+            mark = _opened(archive, members[WATERMARK_FILE]).read(64)
+            if mark.strip() != WATERMARK:
+                raise DataError(
+                    f"{path}: {WATERMARK_FILE} holds {mark!r}, expected {WATERMARK!r}. {_AGAIN}"
+                )
             packed = _opened(archive, members[CELLS])
             with closing(packed), cells.open("wb") as out:
                 _decompress(path, packed, out, max_unpacked)
@@ -175,17 +179,9 @@ def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return file
 
 
-def _check_watermark(path: str, file: IO[bytes]) -> None:
-    found = file.read(64)
-    if found.strip() != WATERMARK:
-        raise DataError(
-            f"{path}: {WATERMARK_FILE} holds {found!r}, expected {WATERMARK!r}. {_AGAIN}"
-        )
-
-
 def _decompress(path: str, packed: IO[bytes], out: IO[bytes], max_unpacked: int) -> None:
     """Decompress as far as the limit; a frame that announces more is not begun."""
-    announced = zstandard.frame_content_size(packed.read(_HEADER_BYTES))
+    announced = zstandard.frame_content_size(packed.read(18))  # the longest header of a frame
     packed.seek(0)
     _check_size(path, announced, max_unpacked)
     free = shutil.disk_usage(Path(out.name).parent).free
@@ -207,10 +203,6 @@ def _decompress(path: str, packed: IO[bytes], out: IO[bytes], max_unpacked: int)
             f"{path}: {CELLS} is cut short: found {size:,} bytes, expected {announced:,}. Copy or "
             "download the archive again."
         )
-
-
-_HEADER_BYTES = 18
-"""The longest header of a zstd frame."""
 
 
 def _check_size(path: str, size: int, max_unpacked: int) -> None:

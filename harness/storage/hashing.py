@@ -33,7 +33,10 @@ def text_digest(text: str, digits: int = 12) -> str:
 
 def remembered_digest(path: Path, threads: int, folder: str) -> str:
     """Return the digest of a file or a folder's files, hashed only if it may have changed."""
-    marks = [_mark(path, file) for file in _files(path)]
+    marks: list[list[Any]] = [
+        [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+        for name, found in ((name, file.stat()) for name, file in _files(path))
+    ]
     name = blake2b(str(path.resolve()).encode(), digest_size=DIGEST_BYTES).hexdigest()
     note = paths.join(folder, "files", f"{name}.json")
     try:
@@ -68,32 +71,27 @@ def content_digest(path: str) -> str:
 def digest(path: Path, threads: int = 1) -> str:
     """Hash a file, or the names and contents of a folder's files."""
     pieces = [
-        (file, start)
-        for file in _files(path)
+        (name, file, start)
+        for name, file in _files(path)
         for start in range(0, max(1, file.stat().st_size), _PIECE)
     ]
     whole = blake2b(digest_size=DIGEST_BYTES)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for (file, start), part in zip(pieces, pool.map(_piece_digest, pieces), strict=True):
-            name = "" if file == path else str(file.relative_to(path))
+        for (name, _, start), part in zip(pieces, pool.map(_piece_digest, pieces), strict=True):
             whole.update(f"{name}\0{start}\0".encode() + part)
     return whole.hexdigest()
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """List the files of a folder, sorted, with their names in it; a file alone has none."""
     if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file())
+        return [("", path)]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return [(str(file.relative_to(path)), file) for file in files]
 
 
-def _mark(path: Path, file: Path) -> list[Any]:
-    found = file.stat()
-    name = "" if file == path else str(file.relative_to(path))
-    return [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def _piece_digest(piece: tuple[Path, int]) -> bytes:
-    file, start = piece
+def _piece_digest(piece: tuple[str, Path, int]) -> bytes:
+    _, file, start = piece
     found = blake2b(digest_size=DIGEST_BYTES)
     with file.open("rb") as source:
         source.seek(start)

@@ -97,12 +97,7 @@ def download(folder: str, local: str) -> None:
         filesystem.get_file(file, str(target))
 
     with paths.reaching(folder), ThreadPoolExecutor(AT_ONCE) as pool:
-        found = [pool.submit(fetch, file) for file in filesystem.find(key)]
-        try:
-            for each in found:
-                each.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        list(pool.map(fetch, filesystem.find(key)))
 
 
 def forget_copy(name: str) -> None:

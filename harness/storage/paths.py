@@ -18,23 +18,17 @@ import re
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 
-from harness.errors import (
-    DataError,
-    OptionError,
-    StorageError,
-    listed,
-)
+from harness.errors import DataError, OptionError, StorageError, listed
 from harness.storage.object_store import CONNECTIONS, client, translating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _Item = TypeVar("_Item")
 
@@ -69,7 +63,7 @@ def join(base: str, *parts: str) -> str:
 
 
 def reaching(path: str) -> AbstractContextManager[None]:
-    """Within the block, the failure of an object store is a `StorageError` that names the URL."""
+    """Turn the failure of an object store within the block into a `StorageError` with the URL."""
     return translating(path) if is_remote(path) else nullcontext()
 
 
@@ -125,8 +119,8 @@ def write_atomic(path: str, data: bytes | str, *, durable: bool = True) -> None:
     content = data.encode("utf-8") if isinstance(data, str) else data
     if is_remote(path):
         filesystem, key = client(path)
-        with reaching(path):
-            _in_a_bucket(path, lambda: filesystem.pipe_file(key, content))
+        with _writing(path):
+            filesystem.pipe_file(key, content)
         return
     final = _local(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -198,14 +192,26 @@ def _each(function: Callable[[str], _Item], files: Sequence[str]) -> list[_Item]
 
 def remove(path: str) -> None:
     """Remove a file or a whole folder; nothing happens where there is neither."""
-    if is_remote(path):
-        _remove_remote(path)
+    if not is_remote(path):
+        local = _local(path)
+        if local.is_dir() and not local.is_symlink():
+            shutil.rmtree(local)
+        else:
+            local.unlink(missing_ok=True)
         return
-    local = _local(path)
-    if local.is_dir() and not local.is_symlink():
-        shutil.rmtree(local)
-    else:
-        local.unlink(missing_ok=True)
+    filesystem, key = client(path)
+    with reaching(path), suppress(FileNotFoundError):
+        found = filesystem.find(key)
+        if found == [key]:
+            filesystem.rm_file(key)
+        elif found:
+            filesystem.rm(key, recursive=True)
+            # s3fs deletes a thousand at a time and does not look at what was refused
+            if left := filesystem.find(key):
+                raise StorageError(
+                    f"{path}: {len(left)} of {len(found)} objects were not deleted, the first "
+                    f"{left[0]}. Check that the credentials allow s3:DeleteObject."
+                )
 
 
 def is_published(path: str, last: str = "manifest.json") -> bool:
@@ -274,49 +280,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_remote(path: str) -> None:
-    filesystem, key = client(path)
-    with reaching(path), suppress(FileNotFoundError):
-        found = filesystem.find(key)
-        if found == [key]:
-            filesystem.rm_file(key)
-        elif found:
-            filesystem.rm(key, recursive=True)
-            # s3fs deletes a thousand at a time and does not look at what was refused
-            if left := filesystem.find(key):
-                raise StorageError(
-                    f"{path}: {len(left)} of {len(found)} objects were not deleted, the first "
-                    f"{left[0]}. Check that the credentials allow s3:DeleteObject."
-                )
-
-
 def _upload(source: Path, final: str, last: str) -> None:
+    """Upload a folder in three steps: what is in its folders, its own files, the last one."""
+
     def step(file: Path) -> int:
         top = file.parent == source
         return top + (top and file.name == last)
 
     def send(file: Path) -> None:
         filesystem, key = client(final)
-        target = join(key, file.relative_to(source).as_posix())
-        with reaching(final):
-            _in_a_bucket(final, lambda: filesystem.put_file(str(file), target))
+        with _writing(final):
+            filesystem.put_file(str(file), join(key, file.relative_to(source).as_posix()))
 
     files = sorted(entry for entry in source.rglob("*") if entry.is_file())
     for number in range(3):
         # not fsspec's own `put` of many: after a failure it leaves requests under way
         with ThreadPoolExecutor(_UPLOADS) as pool:
-            sent = [pool.submit(send, file) for file in files if step(file) == number]
-            try:
-                for each in sent:
-                    each.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            list(pool.map(send, [file for file in files if step(file) == number]))
 
 
-def _in_a_bucket(path: str, write: Callable[[], object]) -> None:
-    """Write, and say what is missing where "not found" can only mean the bucket."""
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Let "not found" within the block, where it can only mean the bucket, say so."""
     try:
-        write()
+        with reaching(path):
+            yield
     except FileNotFoundError as error:
         raise StorageError(
             f"{path}: the object store has no such bucket ({error}). Create it, or correct the URL."

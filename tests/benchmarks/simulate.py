@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.simulation.presets import draw_screen, preset_with
-from harness.data.simulation.screens import presets, simulate
+from harness.data.simulation.presets import draw_screen, preset_with, presets
+from harness.data.simulation.screens import simulate
 
 N_DRAWN = 512
 

@@ -16,12 +16,11 @@ from scipy import stats
 from harness.data.cards import Card
 from harness.data.simulation.counts import cell_seeds, fill_counts
 from harness.data.simulation.effects import LARGEST, draw_numbers, gene_names
-from harness.data.simulation.presets import CONTROL, Screen, draw_screen, preset_with
+from harness.data.simulation.presets import CONTROL, Screen, draw_screen, preset_with, presets
 from harness.data.simulation.screens import (
     effects_path,
     known_effects,
     parse_sim,
-    presets,
     simulate,
     simulated_card,
 )

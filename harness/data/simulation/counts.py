@@ -40,6 +40,12 @@ def cell_seeds(first: int, n: int, seed: int) -> Array:
     return mixed
 
 
+_compiled: Callable[..., Callable[..., None]] = numba.njit(
+    nogil=True, cache=True, error_model="numpy"
+)
+
+
+@_compiled
 def fill_counts(
     counts: Array, seeds: Array, library: Array, batch: Array, shares: Array, dispersion: Array
 ) -> None:
@@ -60,23 +66,6 @@ def fill_counts(
     dispersion
         Variance is mean + dispersion · mean²: (n_genes,), above 0.
     """
-    _fill(seeds, library, batch, shares, dispersion, counts)
-
-
-_compiled: Callable[..., Callable[..., None]] = numba.njit(
-    nogil=True, cache=True, error_model="numpy"
-)
-
-
-@_compiled
-def _fill(
-    seeds: Array,
-    library: Array,
-    batch: Array,
-    shares: Array,
-    dispersion: Array,
-    counts: Array,
-) -> None:
     # numba's np.random is a generator of each thread, seeded here for each cell
     for i in range(seeds.size):
         np.random.seed(seeds[i])  # noqa: NPY002

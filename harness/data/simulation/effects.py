@@ -67,6 +67,48 @@ LARGEST = 4.0
 _CONSONANTS = "BCDFGHKLMNPRSTVZ"
 
 
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """The make-up of a screen.
+
+    Attributes
+    ----------
+    cells, spread
+        Mean number of cells of a pair, and the log-sd of these numbers.
+    controls
+        Control cells of each context.
+    depth
+        Median UMI of a cell.
+    shared
+        The part of a pair's affected genes whose change is the same in all contexts, 0 to 1; it is
+        the correlation of a perturbation's effects between two contexts.
+    combinations
+        How many pairs of perturbations are also given together, as ``A+B``.
+    batches
+        Of each context; each has cells of every pair.
+    programs
+        Rank of the effects before they are made sparse.
+    affected, effect
+        Median share of genes that a perturbation changes, where it is not null, and their mean
+        absolute log2 fold change.
+    """
+
+    title: str
+    genes: int
+    perturbations: int
+    cells: int
+    controls: int
+    depth: int
+    contexts: int
+    batches: int
+    programs: int
+    affected: float
+    effect: float
+    spread: float
+    shared: float = 0.5
+    combinations: int = 0
+
+
 def generator(seed: int, *purpose: str) -> np.random.Generator:
     """Return a generator for one purpose, so that drawing more of one thing moves no other."""
     digest = blake2b("/".join(purpose).encode(), digest_size=8).digest()
@@ -207,31 +249,11 @@ class Wiring:
         return cls(name, loadings, response, from_loadings)
 
 
-@dataclass(frozen=True, slots=True)
-class EffectSizes:
-    """How many genes are affected and how much.
-
-    Attributes
-    ----------
-    affected
-        Median number of affected genes over genes, where a perturbation is not null.
-    mean
-        Mean absolute log2 fold change over the affected genes of a median perturbation.
-    shared
-        The part of a pair's affected genes whose change is the same in all contexts; it is the
-        correlation of a perturbation's effects between two contexts.
-    """
-
-    affected: float
-    mean: float
-    shared: float
-
-
 def draw_effects(
     genome: Genome,
     perturbations: Sequence[tuple[str, ...]],
     expressed: dict[str, Array],
-    sizes: EffectSizes,
+    preset: Preset,
     seed: int,
 ) -> Effects:
     """Draw the effect of every perturbation in every context.
@@ -243,41 +265,44 @@ def draw_effects(
         earlier, and an interaction.
     expressed
         Which genes can be affected, (n_genes,) bool, by context.
+    preset
+        How many genes are affected, how much, and how much of it alike in all contexts.
     """
     position = {gene: i for i, gene in enumerate(genome.names)}
     common = Wiring.draw("", genome.loadings, seed)
     own = {context: Wiring.draw(context, genome.loadings, seed) for context in expressed}
     expression = np.exp(genome.log_expression)
     everywhere = expression >= EXPRESSED * expression.mean()
-    numbers = _numbers(genome, perturbations, everywhere, sizes, seed)
+    numbers = _numbers(perturbations, everywhere, preset, seed)
     effects: Effects = {}
     for targets in perturbations:
         rows = [position[target] for target in targets]
-        n_common = round(sizes.shared * numbers[targets])
+        n_common = round(preset.shared * numbers[targets])
         n_own = numbers[targets] - n_common
         same = _downstream(genome, rows, common, n_common, everywhere, seed)
-        strength = _strength(targets, numbers[targets], sizes, genome, seed)
+        # the mean size of a perturbation's changes: larger where more genes change
+        relative = max(numbers[targets], 1) / (preset.affected * preset.genes)
+        noise = generator(seed, "strength", *targets).normal(0.0, 0.2)
+        strength = float(preset.effect * np.clip(relative**0.1, 0.6, 1.6) * np.exp(noise))
         for context, can_change in expressed.items():
             different = _downstream(genome, rows, own[context], n_own, can_change, seed)
             singles = sum((effects[target, context] for target in targets[:-1]), 0.0)
             last = effects[targets[-1], context] if len(targets) > 1 else 0.0
             effect = singles + last + strength * (same + different)
             effect = np.clip(effect, -LARGEST, LARGEST).astype("f4")
-            effect[rows] = [_knockdown(target, seed) for target in targets]
+            # what CRISPRi leaves of a target is the guides' property, in any context
+            left = [generator(seed, "knockdown", target).uniform(*RESIDUAL) for target in targets]
+            effect[rows] = np.log2(left)
             effects["+".join(targets), context] = effect
     return effects
 
 
 def _numbers(
-    genome: Genome,
-    perturbations: Sequence[tuple[str, ...]],
-    expressed: Array,
-    sizes: EffectSizes,
-    seed: int,
+    perturbations: Sequence[tuple[str, ...]], expressed: Array, preset: Preset, seed: int
 ) -> dict[tuple[str, ...], int]:
-    """Return how many genes each perturbation affects; of a combination, by interaction."""
+    """Draw the number of genes that each perturbation affects; a combination, by interaction."""
     singles = [targets for targets in perturbations if len(targets) == 1]
-    median, most = sizes.affected * len(genome.names), AFFECTED_MOST * expressed.sum()
+    median, most = preset.affected * preset.genes, AFFECTED_MOST * expressed.sum()
     drawn = draw_numbers(len(singles), median, most, seed)
     numbers: dict[tuple[str, ...], int] = dict(zip(singles, map(int, drawn), strict=True))
     for targets in perturbations:
@@ -310,20 +335,6 @@ def _downstream(
     effect = np.sign(score) * np.sqrt(np.maximum(size - threshold, 0.0))
     scaled: Array = effect * n / np.abs(effect).sum()
     return scaled
-
-
-def _strength(
-    targets: tuple[str, ...], n: int, sizes: EffectSizes, genome: Genome, seed: int
-) -> float:
-    """Return the mean size of a perturbation's changes: larger where more genes change."""
-    relative = max(n, 1) / (sizes.affected * len(genome.names))
-    noise = generator(seed, "strength", *targets).normal(0.0, 0.2)
-    return float(sizes.mean * np.clip(relative**0.1, 0.6, 1.6) * np.exp(noise))
-
-
-def _knockdown(target: str, seed: int) -> float:
-    """Return the log2 of what CRISPRi leaves of a target: the guides' property, in any context."""
-    return float(np.log2(generator(seed, "knockdown", target).uniform(*RESIDUAL)))
 
 
 def _unit(vector: Array) -> Array:

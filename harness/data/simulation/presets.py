@@ -21,8 +21,8 @@ import pandas as pd
 from harness.data.simulation.counts import cell_seeds, fill_counts
 from harness.data.simulation.effects import (
     EXPRESSED,
-    EffectSizes,
     Genome,
+    Preset,
     choose_targets,
     draw_effects,
     draw_genome,
@@ -38,47 +38,6 @@ if TYPE_CHECKING:
 CONTROL = "non-targeting"
 LIBRARY_SD = 0.35
 """Chosen; THP-1 cells of Papalexi et al. 2021 have 0.53, over three replicates."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """The make-up of a screen.
-
-    Attributes
-    ----------
-    cells, spread
-        Mean number of cells of a pair, and the log-sd of these numbers.
-    controls
-        Control cells of each context.
-    depth
-        Median UMI of a cell.
-    shared
-        Correlation of a perturbation's effects between contexts, 0 to 1.
-    combinations
-        How many pairs of perturbations are also given together, as ``A+B``.
-    batches
-        Of each context; each has cells of every pair.
-    programs
-        Rank of the effects before they are made sparse.
-    affected, effect
-        Median share of genes that a perturbation changes, where it is not null, and their mean
-        absolute log2 fold change.
-    """
-
-    title: str
-    genes: int
-    perturbations: int
-    cells: int
-    controls: int
-    depth: int
-    contexts: int
-    batches: int
-    programs: int
-    affected: float
-    effect: float
-    spread: float
-    shared: float = 0.5
-    combinations: int = 0
 
 
 class Changes(TypedDict, total=False):
@@ -261,8 +220,7 @@ def draw_screen(preset: Preset, seed: int = 0) -> Screen:
     batches = tuple(f"batch{i + 1}" for i in range(preset.batches))
     shares = {context: draw_shares(genome, context, batches, seed) for context in contexts}
     expressed = {c: s.mean(axis=0) >= EXPRESSED / preset.genes for c, s in shares.items()}
-    sizes = EffectSizes(preset.affected, preset.effect, preset.shared)
-    effects = draw_effects(genome, [*((t,) for t in singles), *combined], expressed, sizes, seed)
+    effects = draw_effects(genome, [*((t,) for t in singles), *combined], expressed, preset, seed)
     labels = sorted([CONTROL, *singles, *("+".join(pair) for pair in combined)])
     numbers = _numbers_of_cells(preset, [label for label in labels if label != CONTROL], seed)
     ranges: list[PairRange] = []

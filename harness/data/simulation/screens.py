@@ -21,15 +21,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 
 from harness.data.dataset_names import parse_simulated
-from harness.data.simulation.effects import draw_genome, generator
+from harness.data.simulation.effects import Preset, draw_genome, generator
 from harness.data.simulation.presets import (
     CONTROL,
     Changes,
-    Preset,
     draw_perturbations,
     draw_screen,
     preset_with,
-    presets,
 )
 from harness.data.store import open_store
 from harness.data.store_writer import StoreWriter
@@ -47,19 +45,6 @@ MOST_THREADS = 4
 """Each holds a shard of the store, 80 MiB; the disk is busy with four."""
 LISTED = (1 / 2, 1 / 6)
 """Shares of perturbations that the listed split trains on and validates with: 150, 50, 100."""
-
-__all__ = [
-    "Changes",
-    "Preset",
-    "effects_path",
-    "known_effects",
-    "parse_sim",
-    "presets",
-    "simulate",
-    "simulated_card",
-    "simulated_store",
-    "simulation_options",
-]
 
 
 def simulate(
