@@ -121,7 +121,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 def gene_problems(where: str, genes: Sequence[str], rules: Rules) -> list[str]:
-    """Return what is wrong with the genes of a prediction."""
+    """List the problems with the genes of a prediction."""
     if repeated := _repeated(genes):
         return [f"{where}: genes {listed(repeated)} are there twice. Expected each once. Drop one."]
     if rules.genes is None or tuple(genes) == rules.genes:
@@ -170,7 +170,7 @@ def column_labels(where: str, obs: pd.DataFrame, column: str) -> Array:
 
 
 def label_problems(where: str, labels: Array, control: str, rules: Rules) -> list[str]:
-    """Return what is wrong with the perturbations of cells, and with their number.
+    """List the problems with the perturbations of cells, and with their number.
 
     `control` is what the prediction calls controls.
     """
@@ -274,7 +274,7 @@ class Values:
         return "log1p" if self._fractional.any() else "counts"
 
     def problems(self, where: str, cells: Sequence[str], genes: Sequence[str]) -> list[str]:
-        """Return what is wrong with the values; `cells` and `genes` name rows and columns."""
+        """List the problems with the values; `cells` and `genes` name rows and columns."""
         found: list[str] = []
         for kind, advice in (
             ("negative", "Expected 0 or more. Do not centre or scale the values."),
