@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
 
 def test_the_file_is_closed_with_the_cells(tmp_path: Path) -> None:
     cells: Any = opened(write(tmp_path / "x.h5ad", screen()))
-    file = cells._strips.parts["data"].file
+    file = cells.parts["data"].file
     os.fstat(file)
     del cells
     with pytest.raises(OSError, match="Bad file descriptor"):
