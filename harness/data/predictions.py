@@ -32,7 +32,6 @@ from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     import pandas as pd
 
@@ -108,12 +107,7 @@ class PredictionWriter(PredictionCollector):
         super().publish()
         self._writer.publish()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._writer.__exit__(kind, error, trace)
         super().__exit__(kind, error, trace)
 

@@ -29,7 +29,7 @@ log = logging.getLogger("harness.trial")
 
 
 def store_here(path: str) -> str:
-    """Return where to read a store from: a copy on this machine where `path` is a URL.
+    """Return a store's path on this machine: that of a copy where `path` is a URL.
 
     That is the URL itself where the disk has no room for a copy.
     """
@@ -41,7 +41,7 @@ def store_here(path: str) -> str:
 
 
 def folder_here(path: str, name: str, last: str) -> str:
-    """Return where to read a published folder that never changes: a copy where `path` is a URL.
+    """Return the path here of a published folder that never changes: a copy if `path` is a URL.
 
     That is the URL itself where the disk has no room for a copy.
 

@@ -315,13 +315,13 @@ def _writing(path: str) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: ``$HARNESS_CACHE``, else the user's cache folder."""
+    """Return the folder for downloads: ``$HARNESS_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("HARNESS_CACHE")
     return Path(chosen) if chosen else platformdirs.user_cache_path("harness", appauthor=False)
 
 
 def data_folders() -> tuple[Path, ...]:
-    """Return where data files are looked for: ``$HARNESS_DATA``, then the cache."""
+    """Return the folders searched for data files: ``$HARNESS_DATA``, then the cache."""
     given = os.environ.get("HARNESS_DATA")
     cached = cache_folder() / "datasets"
     return (Path(given), cached) if given else (cached,)

@@ -100,12 +100,12 @@ def simulate(
 
 
 def effects_path(store: str | os.PathLike[str]) -> str:
-    """Return where the known effects of a simulated store lie: ``NAME.effects.parquet``."""
+    """Return the path of a simulated store's known effects: ``NAME.effects.parquet``."""
     return os.fspath(store).rstrip("/").removesuffix(".zarr") + ".effects.parquet"
 
 
 def known_effects(store: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return what is true of a simulated store, one row for each gene that a pair changes.
+    """Return the true effects in a simulated store, one row for each gene that a pair changes.
 
     Columns are context, perturbation, gene and log2_fold_change: of the mean count, at equal
     library factor, against control. The target's own knock-down is among them. Genes that are not
@@ -185,7 +185,7 @@ def _listed(preset: Preset, seed: int) -> dict[str, list[str]]:
 
 
 def simulation_options() -> dict[str, Parameter]:
-    """Return what may follow the question mark of ``sim:small?seed=3``, as `inspect` says it."""
+    """Return the options that may follow the question mark of ``sim:small?seed=3``, by name."""
     kinds = {"seed": int, **dict.fromkeys(Changes.__optional_keys__, int), "shared": float}
     return {
         name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
@@ -194,7 +194,7 @@ def simulation_options() -> dict[str, Parameter]:
 
 
 def parse_sim(name: str) -> dict[str, Any]:
-    """Return what `simulate` is to be called with: preset, and those options that are given.
+    """Return the arguments for `simulate`: preset, and those options that are given.
 
     Raises
     ------
