@@ -103,9 +103,10 @@ def _column(path: str, what: str, rows: Sequence[Sequence[str]], column: int) ->
     names = tuple(row[column].strip() if column < len(row) else "" for row in rows)
     if not all(names) or not names:
         at = [number for number, name in enumerate(names, start=1) if not name]
+        lacks = f"no name in entry {listed(at)}" if names else "no entry"
         raise DataError(
-            f"{path}: the list of {what} has {f'no name in entry {listed(at)}' * bool(names)}"
-            f"{'no entry' * (not names)}. Expected a name on each line. Correct the file."
+            f"{path}: the list of {what} has {lacks}. Expected a name on each line. Correct the "
+            "file."
         )
     if repeated := _repeated(names):
         raise DataError(f"{path}: {what} {listed(repeated)} are listed twice. Correct the file.")
