@@ -135,7 +135,7 @@ def write_atomic(path: str, data: bytes | str, *, durable: bool = True) -> None:
     finally:
         scratch.unlink(missing_ok=True)
     if durable:
-        _sync_folder(final.parent)
+        flush(final.parent)
 
 
 def check_writable(folder: str) -> None:
@@ -253,7 +253,7 @@ def publish(scratch: str, final: str, *, last: str = "manifest.json", durable: b
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
     if durable:
-        _sync_folder(target.parent)
+        flush(target.parent)
 
 
 def parse_size(text: str | int) -> int:
@@ -272,8 +272,9 @@ def _local(path: str) -> Path:
     return Path(path.removeprefix("file://"))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path | str) -> None:
+    """Flush a local file, or the names in a local folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
