@@ -4,7 +4,7 @@ A file that stores cells by rows and does not compress them, as AnnData writes u
 otherwise, can be read at any place. One pass over the column numbers notes where in each row every
 few hundred columns begin; a strip is then one short piece of every row. Nothing is copied to disk,
 and only the strip is in memory. (Mapped, the file would count as this process's memory.) A
-compressed file would have to be inflated whole for each strip; `external_predictions` copies it.
+compressed file would have to be inflated whole for each strip; `predictions` copies it.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from harness.data.external_predictions import open_external
 from harness.data.h5ad_strips import StripCells
+from harness.data.predictions import open_predictions
 from harness.errors import DataError
 from harness.kernels.threads import Limits
 from harness.scoring.group_statistics import measure
@@ -43,7 +43,7 @@ def write(path: Path, matrix: Any, **options: Any) -> Path:
 
 
 def opened(path: Path, limits: Limits = SMALL) -> Cells:
-    return open_external(
+    return open_predictions(
         str(path), perturbation_column="g", context_column=None, control_label="c", limits=limits
     )
 
