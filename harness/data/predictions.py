@@ -271,6 +271,13 @@ def is_store(path: str) -> bool:
     return "harness" in described.get("attributes", {})
 
 
+def _frame(columns: Mapping[str, Any], index: Sequence[str] | None = None) -> pd.DataFrame:
+    data = {name: pd.Categorical(values) for name, values in columns.items()}
+    frame = pd.DataFrame(data, index=None if index is None else pd.Index(index))
+    frame.index = frame.index.astype(str)
+    return frame
+
+
 # --- predictions that others wrote --------------------------------------------------------------
 
 
@@ -327,10 +334,3 @@ def _spilled(labels: ArrayCells, source: Source, scale: Scale | None) -> StoredC
     )
     weakref.finalize(cells, shutil.rmtree, folder, ignore_errors=True)
     return cells
-
-
-def _frame(columns: Mapping[str, Any], index: Sequence[str] | None = None) -> pd.DataFrame:
-    data = {name: pd.Categorical(values) for name, values in columns.items()}
-    frame = pd.DataFrame(data, index=None if index is None else pd.Index(index))
-    frame.index = frame.index.astype(str)
-    return frame

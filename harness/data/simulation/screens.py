@@ -69,6 +69,7 @@ def simulate(
         What to change of the preset, see `Changes`.
     """
     screen = draw_screen(preset_with(preset, **changes), seed)
+    report = progress or (lambda *_: None)
     with StoreWriter(
         os.fspath(path),
         obs=screen.obs(),
@@ -90,8 +91,7 @@ def simulate(
         with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
             for n_cells in pool.map(draw, range(writer.n_shards)):
                 done += n_cells
-                if progress is not None:
-                    progress(done, screen.n_cells)
+                report(done, screen.n_cells)
         content = io.BytesIO()
         screen.effects_frame().to_parquet(content, index=False)
         # before the store, whose presence then says that its effects are there too
