@@ -103,9 +103,10 @@ def _column(path: str, what: str, rows: Sequence[Sequence[str]], column: int) ->
     names = tuple(row[column].strip() if column < len(row) else "" for row in rows)
     if not all(names) or not names:
         at = [number for number, name in enumerate(names, start=1) if not name]
+        lacks = f"no name in entry {listed(at)}" if names else "no entry"
         raise DataError(
-            f"{path}: the list of {what} has {f'no name in entry {listed(at)}' * bool(names)}"
-            f"{'no entry' * (not names)}. Expected a name on each line. Correct the file."
+            f"{path}: the list of {what} has {lacks}. Expected a name on each line. Correct the "
+            "file."
         )
     if repeated := _repeated(names):
         raise DataError(f"{path}: {what} {listed(repeated)} are listed twice. Correct the file.")
@@ -121,7 +122,7 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 def gene_problems(where: str, genes: Sequence[str], rules: Rules) -> list[str]:
-    """Return what is wrong with the genes of a prediction."""
+    """List the problems with the genes of a prediction."""
     if repeated := _repeated(genes):
         return [f"{where}: genes {listed(repeated)} are there twice. Expected each once. Drop one."]
     if rules.genes is None or tuple(genes) == rules.genes:
@@ -170,7 +171,7 @@ def column_labels(where: str, obs: pd.DataFrame, column: str) -> Array:
 
 
 def label_problems(where: str, labels: Array, control: str, rules: Rules) -> list[str]:
-    """Return what is wrong with the perturbations of cells, and with their number.
+    """List the problems with the perturbations of cells, and with their number.
 
     `control` is what the prediction calls controls.
     """
@@ -274,7 +275,7 @@ class Values:
         return "log1p" if self._fractional.any() else "counts"
 
     def problems(self, where: str, cells: Sequence[str], genes: Sequence[str]) -> list[str]:
-        """Return what is wrong with the values; `cells` and `genes` name rows and columns."""
+        """List the problems with the values; `cells` and `genes` name rows and columns."""
         found: list[str] = []
         for kind, advice in (
             ("negative", "Expected 0 or more. Do not centre or scale the values."),

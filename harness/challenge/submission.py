@@ -166,8 +166,8 @@ def prepare(  # noqa: PLR0913 - the public face: each option is one of the comma
         raise DataError(f"{out}: there is no folder {str(final.parent)!r}. Make it first.")
     report = progress or _silent
     try:
-        with _opened(prediction, layout or Layout(), rules) as given:
-            _refuse(given.problems)
+        with _opened(prediction, layout or Layout()) as given:
+            _refuse(given.problems(rules))
             scratch.mkdir()
             cells, archive = scratch / "pred.h5ad", scratch / "archive"
             scale, library_size = _write_cells(given, cells, encoding, report, keep=keep_counts)
@@ -240,8 +240,8 @@ def check_submission(
         Bytes that it may unpack to.
     """
     try:
-        with _opened(path, Layout(), rules or Rules(), max_unpacked) as given:
-            problems = [*given.problems]
+        with _opened(path, Layout(), max_unpacked) as given:
+            problems = given.problems(rules or Rules())
             if given.dtype.kind != "f" or given.dtype.itemsize < 4:
                 problems.append(
                     f"{given.path}: X holds values of type {given.dtype}, expected float32. Make "
@@ -260,7 +260,7 @@ def check_submission(
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A prediction as it was given: the cells that are to be submitted, and what is wrong."""
+    """A prediction as it was given: the cells that are to be submitted."""
 
     path: str
     genes: tuple[str, ...]
@@ -268,13 +268,17 @@ class _Given:
     labels: Array
     control: str
     dtype: np.dtype[Any]
-    problems: list[str]
     _read: Callable[[], Blocks]
     _kept: Array
 
     @property
     def n_cells(self) -> int:
         return len(self.labels)
+
+    def problems(self, rules: Rules) -> list[str]:
+        """List what is wrong with genes and labels."""
+        genes = gene_problems(self.path, self.genes, rules)
+        return genes + label_problems(self.path, self.labels, self.control, rules)
 
     def blocks(self) -> Blocks:
         """Yield the cells, some at a time, with the number of the first."""
@@ -287,45 +291,40 @@ class _Given:
 
 
 @contextmanager
-def _opened(
-    path: str, layout: Layout, rules: Rules, max_unpacked: int = MAX_UNPACKED
-) -> Iterator[_Given]:
+def _opened(path: str, layout: Layout, max_unpacked: int = MAX_UNPACKED) -> Iterator[_Given]:
     if path.endswith(SUFFIX):
         with unpacked(path, max_unpacked=max_unpacked) as file, open_source(file) as source:
-            yield _from_source(path, source, layout, rules)
+            yield _from_source(path, source, layout)
     elif is_store(path):
-        yield _from_store(path, layout, rules)
+        yield _from_store(path, layout)
     else:
         with open_source(path) as source:
-            yield _from_source(path, source, layout, rules)
+            yield _from_source(path, source, layout)
 
 
-def _from_source(path: str, source: Source, layout: Layout, rules: Rules) -> _Given:
+def _from_source(path: str, source: Source, layout: Layout) -> _Given:
     labels = column_labels(path, source.obs, layout.perturbation_column)
     contexts = None
     if layout.context_column is not None:
         contexts = column_labels(path, source.obs, layout.context_column)
-    control = layout.control or CONTROL
     kept = _in_context(path, contexts, len(labels), layout)
     return _Given(
         path,
         source.genes,
         np.asarray(source.obs.index)[kept],
         labels[kept],
-        control,
+        layout.control or CONTROL,
         source.dtype,
-        _problems(path, source.genes, labels[kept], control, rules),
         lambda: source.row_blocks(BLOCK_BYTES),
         kept,
     )
 
 
-def _from_store(path: str, layout: Layout, rules: Rules) -> _Given:
+def _from_store(path: str, layout: Layout) -> _Given:
     store = open_store(path)
     sizes = [found.stop - found.start for found in store.ranges]
     labels = np.repeat(np.array([found.perturbation for found in store.ranges]), sizes)
     contexts = np.repeat(np.array([found.context for found in store.ranges]), sizes)
-    control = layout.control or store.control_label
     kept = _in_context(path, contexts, len(labels), layout)
 
     def read() -> Blocks:
@@ -338,22 +337,15 @@ def _from_store(path: str, layout: Layout, rules: Rules) -> _Given:
         store.genes,
         np.flatnonzero(kept),
         labels[kept],
-        control,
+        layout.control or store.control_label,
         store.dtype,
-        _problems(path, store.genes, labels[kept], control, rules),
         read,
         kept,
     )
 
 
-def _problems(
-    path: str, genes: tuple[str, ...], labels: Array, control: str, rules: Rules
-) -> list[str]:
-    return gene_problems(path, genes, rules) + label_problems(path, labels, control, rules)
-
-
 def _in_context(path: str, contexts: Array | None, n_cells: int, layout: Layout) -> Array:
-    """Return which cells are of the context to submit: (n_cells,) bool."""
+    """Mark the cells of the context to submit: (n_cells,) bool."""
     found = [] if contexts is None else sorted(set(contexts.tolist()))
     if layout.context is None:
         if len(found) > 1:

@@ -39,14 +39,9 @@ def read_entries(array: Any, start: int, stop: int) -> Array:
     Chunks that are compressed by gzip alone are inflated here: HDF5 does it under its own lock, so
     that threads would wait for each other.
     """
-    if isinstance(array, h5py.Dataset) and stop > start and array.chunks is not None:
-        others = array.shuffle or array.fletcher32 or array.scaleoffset
-        if array.compression == "gzip" and not others:
-            return _inflate(array, start, stop)
-    return np.asarray(array[start:stop])
-
-
-def _inflate(array: h5py.Dataset, start: int, stop: int) -> Array:
+    gzipped = isinstance(array, h5py.Dataset) and array.compression == "gzip"
+    if not gzipped or stop <= start or array.shuffle or array.fletcher32 or array.scaleoffset:
+        return np.asarray(array[start:stop])
     (length,) = array.chunks
     out = np.empty(stop - start, array.dtype)
     for at in range(start // length * length, stop, length):
@@ -163,7 +158,7 @@ class Source:
     def read(self, span: Span) -> sparse.csr_matrix:
         """Return one block of `plan` as CSR, ``(cells of the span, n_genes)``; any thread may."""
         with self._naming(span):
-            return self._read(span)
+            return from_dense(self._dense(span)) if self.layout == "dense" else self._sparse(span)
 
     def dense_blocks(self, max_bytes: int) -> Iterator[Array]:
         """Yield all cells of a dense file as they are stored, some at a time; float16 widened."""
@@ -200,9 +195,8 @@ class Source:
             for start in range(0, self.n_cells, at_once):
                 yield start, spill.read(start, min(start + at_once, self.n_cells), self.dtype)
 
-    def _read(self, span: Span) -> sparse.csr_matrix:
-        if self.layout == "dense":
-            return from_dense(self._dense(span))
+    def _sparse(self, span: Span) -> sparse.csr_matrix:
+        """Return rows of CSR, or columns of CSC as rows with entries in these alone."""
         major = span.columns if self.layout == "csc" else span.rows
         indptr = self._parts["indptr"][major.start : major.stop + 1]
         start, stop = int(indptr[0]), int(indptr[-1])

@@ -145,7 +145,7 @@ NOT_STATED = "https://example.invalid/not-stated"
 
 
 def correction(card: Card, key: str) -> str:
-    """Say what to do about a wrong value: correct a key of the card, or the flag instead of it."""
+    """Advise on a wrong value: correct a key of the card, or the flag that stands for it."""
     if card.source.page != NOT_STATED:
         return f"Correct {key} in the card."
     flags = {
@@ -204,7 +204,7 @@ def source_status(card: Card) -> str:
 
 
 def how_to_get(card: Card) -> str:
-    """Return what to type, or where to go, to get a card's file."""
+    """Return the command, or the web page, that gets a card's file."""
     if card.source.url is not None:
         return f"It is at {card.source.url}: get it with: harness fetch {card.name}"
     return (

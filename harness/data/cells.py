@@ -187,7 +187,7 @@ class Reader:
         return block
 
     def _seen(self, block: np.ndarray, rows: np.ndarray, first_gene: int) -> np.ndarray:
-        """Return what is to be seen of a block on the stored scale: here all of it."""
+        """Return the visible part of a block on the stored scale: here all of it."""
         return block
 
     def _scaled(self, block: np.ndarray, rows: np.ndarray, scale: Scale) -> np.ndarray:

@@ -22,6 +22,7 @@ import shutil
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from harness.kernels import available_threads
 from harness.storage import paths, text_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from harness.data.anndata_matrix import Source
     from harness.data.cards import Card
@@ -74,7 +75,7 @@ class _Budget:
         return max(1, min(self.threads, self.usable // (4 * self.block_bytes)))
 
     def writers(self, shard_bytes: int, density: float) -> int:
-        """Return how many shards may be assembled at once; `OptionError` where none fits."""
+        """Return the number of shards assembled at once; `OptionError` where none fits."""
         # dense and Zarr's padded copy; the sparse piece that fills it; and what is compressed
         needed = int((2 + 4 * density) * shard_bytes)
         if needed > self.usable:
@@ -165,8 +166,7 @@ def _spill_rows(
         check_values(block, spans[number].rows.start, source, card)
         spill.write(number, block, position[spans[number].rows])
 
-    missing = set(range(len(spans))) - spill.written
-    _each(read, missing, budget.readers, lambda done: report("read", done, len(spans)), len(spans))
+    _each(read, len(spans), spill.written, budget.readers, partial(report, "read"))
     if card.expression.scale == "log1p" and spill.whole_numbers:
         raise DataError(
             f"{source.path}: the card declares log1p, but all values are whole numbers. If they "
@@ -185,19 +185,17 @@ def _write_shards(writer: StoreWriter, spill: Spill, n_writers: int, report: Pro
         bounds = itertools.pairwise([*starts, where.stop])
         writer.write_shard(shard, (spill.read(start, stop, dtype) for start, stop in bounds))
 
-    total = writer.n_shards
-    missing = set(range(total)) - writer.written
-    _each(write, missing, n_writers, lambda done: report("write", done, total), total)
+    _each(write, writer.n_shards, writer.written, n_writers, partial(report, "write"))
 
 
 def _each(
     function: Callable[[int], None],
-    numbers: Iterable[int],
-    n_workers: int,
-    report: Callable[[int], None],
     total: int,
+    written: frozenset[int],
+    n_workers: int,
+    report: Callable[[int, int], None],
 ) -> None:
-    """Call a function with each number, several at once; the first failure, by number, is raised.
+    """Call a function with each number that is not written; the first failure by number is raised.
 
     Dask's threads do it, without Dask's arrays: a block is one call, its result is on disk.
     """
@@ -206,9 +204,8 @@ def _each(
 
     failures: dict[int, BaseException] = {}
     lock = threading.Lock()
-    numbers = sorted(numbers)
-    done = total - len(numbers)
-    report(done)
+    done = len(written)
+    report(done, total)
 
     def attempt(number: int) -> None:
         nonlocal done
@@ -221,9 +218,9 @@ def _each(
             return
         with lock:
             done += 1
-            report(done)
+            report(done, total)
 
-    calls = [delayed(attempt)(number) for number in numbers]
+    calls = [delayed(attempt)(number) for number in range(total) if number not in written]
     compute(*calls, scheduler="threads", num_workers=n_workers)  # type: ignore[no-untyped-call]
     if failures:
         raise failures[min(failures)]
@@ -246,7 +243,7 @@ def _continued(out: str, key: str) -> Path:
 
 
 def _key(source: Source, card: Card, obs: Any, budget: _Budget) -> str:
-    """Return what must be unchanged for blocks that are done to count."""
+    """Describe a conversion as JSON: blocks that are done count for the same one only."""
     read = [Path(source.path), *([Path(obs)] if obs else [])]
     files = [file for path in read for file in ([path] if path.is_file() else path.rglob("*"))]
     stats = [file.stat() for file in files]

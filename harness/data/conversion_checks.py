@@ -129,7 +129,15 @@ def check_values(block: sparse.csr_matrix, first_cell: int, source: Source, card
     Puts the entries of each row into the order of genes, if they are not. `first_cell` is the
     number in the source of the block's first row.
     """
-    _check_entries(block, first_cell, source)
+    if not block.has_canonical_format:
+        block.sort_indices()
+        twice = np.concatenate([[False], block.indices[1:] == block.indices[:-1]])
+        starts = block.indptr[:-1]
+        twice[starts[starts < len(twice)]] = False  # the same gene as the last of the row before
+        if twice.any():
+            advice = "Call sum_duplicates() on the matrix and write the file again."
+            text = "stored twice for the same cell and gene"
+            raise DataError(_offence(block, twice, (first_cell, source), text, advice))
     values = block.data
     if card.expression.scale == "counts" and _are_counts(values):
         return
@@ -161,19 +169,6 @@ def _are_counts(values: Array) -> bool:
     # one comparison finds NaN, infinity, negatives and fractions alike
     with np.errstate(invalid="ignore"):
         return np.array_equal(values.astype("u4"), values)
-
-
-def _check_entries(block: sparse.csr_matrix, first_cell: int, source: Source) -> None:
-    if block.has_canonical_format:
-        return
-    block.sort_indices()
-    twice = np.concatenate([[False], block.indices[1:] == block.indices[:-1]])
-    starts = block.indptr[:-1]
-    twice[starts[starts < len(twice)]] = False  # the same gene as the last of the row before
-    if twice.any():
-        advice = "Call sum_duplicates() on the matrix and write the file again."
-        text = "stored twice for the same cell and gene"
-        raise DataError(_offence(block, twice, (first_cell, source), text, advice))
 
 
 def _offence(

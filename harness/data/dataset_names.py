@@ -25,7 +25,7 @@ class Simulated:
 
 
 def parse_simulated(name: str) -> Simulated | None:
-    """Return what a dataset's name says of a simulated screen; nothing for any other name."""
+    """Parse the name of a simulated screen; None for any other dataset's name."""
     if not name.startswith("sim:"):
         return None
     preset, _, query = name.removeprefix("sim:").partition("?")

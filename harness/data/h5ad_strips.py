@@ -4,7 +4,7 @@ A file that stores cells by rows and does not compress them, as AnnData writes u
 otherwise, can be read at any place. One pass over the column numbers notes where in each row every
 few hundred columns begin; a strip is then one short piece of every row. Nothing is copied to disk,
 and only the strip is in memory. (Mapped, the file would count as this process's memory.) A
-compressed file would have to be inflated whole for each strip; `external_predictions` copies it.
+compressed file would have to be inflated whole for each strip; `predictions` copies it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from harness.errors import DataError
 from harness.kernels import columns_of, gather, note_cuts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from harness.data.anndata_matrix import Source
     from harness.data.array_cells import ArrayCells
     from harness.data.cells import Scale
@@ -89,7 +87,7 @@ class Flat:
 
 
 def flat(dataset: Any, file: int, threads: int) -> Flat | None:
-    """Return how an HDF5 dataset can be read past HDF5; None if it cannot.
+    """Locate an HDF5 dataset's values in their file; None if only HDF5 can read them.
 
     Only one-dimensional datasets may be in chunks.
     """
@@ -137,17 +135,18 @@ def open_strips(
     if source.layout == "csc" or source.dtype == np.float16 or os.name != "posix":
         return None
     file = os.open(source.path, os.O_RDONLY)
-    parts = {name: flat(array, file, threads) for name, array in source.entries().items()}
-    shape = (source.n_cells, source.n_genes)
+    parts: dict[str, Any] = {
+        name: flat(array, file, threads) for name, array in source.entries().items()
+    }
     if not parts or any(part is None for part in parts.values()):
         os.close(file)
         return None
-    strips: Any = DenseStrips(shape, parts)
-    if source.layout == "csr":
-        strips = SparseStrips(shape, parts, source.indptr)
-    cells = StripCells(labels, strips, scale)
+    if source.indptr is None:
+        cells: StripCells = DenseStrips(labels, parts, scale)
+    else:
+        cells = SparseStrips(labels, parts, scale, source.indptr)
     weakref.finalize(cells, os.close, file)
-    return cells if source.layout == "dense" or strips.survey() else None
+    return cells if cells.survey() else None
 
 
 class StripCells:
@@ -157,49 +156,43 @@ class StripCells:
     ----------
     labels
         What is known of the cells but their values.
-    strips
-        Reads the matrix.
+    parts
+        The stored arrays: ``data`` and, of sparse matrices, ``indices``.
     scale
         What the values are; None: look.
     """
 
-    def __init__(
-        self, labels: ArrayCells, strips: DenseStrips | SparseStrips, scale: Scale | None
-    ) -> None:
+    def __init__(self, labels: ArrayCells, parts: dict[str, Flat], scale: Scale | None) -> None:
         self.genes = labels.genes
         self.perturbations = labels.perturbations
         self.contexts = labels.contexts
         self.control_label = labels.control_label
         self.name = labels.name
         self.n_cells = labels.n_cells
-        self._strips, self._scale = strips, scale
+        self.parts, self._scale = parts, scale
 
     @cached_property
     def scale(self) -> Scale:
         """What was declared, else ``log1p`` where any value has a fraction above 0.001."""
-        if self._scale is not None:
-            return self._scale
-        data = self._strips.parts["data"]
-        return guessed_scale(data.read, data.size)
-
-    @property
-    def strip(self) -> Callable[[int, int], csr_matrix] | None:
-        """Reads all cells' entries of some columns as CSR; None for a dense matrix."""
-        return self._strips.strip if isinstance(self._strips, SparseStrips) else None
+        data = self.parts["data"]
+        return self._scale or guessed_scale(data.read, data.size)
 
     @property
     def density(self) -> float:
         """The share of values that the file stores."""
-        n_values = max(1, self.n_cells * len(self.genes))
-        return float(self._strips.parts["data"].size / n_values)
+        return float(self.parts["data"].size / max(1, self.n_cells * len(self.genes)))
+
+    def survey(self) -> bool:
+        """Look over the file once; False where the entries of some row are not in order."""
+        return True
 
     def take(self, rows: np.ndarray) -> Any:
         """Return all genes of some cells: (len(rows), n_genes), dense or CSR."""
-        return self._strips.take(rows)
+        raise NotImplementedError
 
     def gene_block(self, start: int, stop: int) -> Any:
         """Return the genes from `start` to `stop` of all cells: (n_cells, width), dense or CSC."""
-        return self._strips.gene_block(start, stop)
+        raise NotImplementedError
 
     def library_sizes(self) -> np.ndarray:
         """Return the total count of each cell over all genes: (n_cells,) float64."""
@@ -216,35 +209,35 @@ class StripCells:
         return sizes
 
 
-class DenseStrips:
-    """Reads a dense matrix."""
-
-    def __init__(self, shape: tuple[int, int], parts: dict[str, Any]) -> None:
-        self.shape, self.parts = shape, parts
+class DenseStrips(StripCells):
+    """Cells of a dense matrix."""
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return all genes of some cells: (len(rows), n_genes)."""
-        return self._read(np.asarray(rows, np.int64), 0, self.shape[1])
+        return self._read(np.asarray(rows, np.int64), 0, len(self.genes))
 
     def gene_block(self, start: int, stop: int) -> np.ndarray:
         """Return the genes from `start` to `stop` of all cells: (n_cells, stop - start)."""
-        return self._read(np.arange(self.shape[0]), start, stop)
+        return self._read(np.arange(self.n_cells), start, stop)
 
     def _read(self, rows: np.ndarray, start: int, stop: int) -> np.ndarray:
         ends = np.arange(len(rows) + 1) * (stop - start)
-        found: np.ndarray = self.parts["data"].pieces(rows * self.shape[1] + start, ends)
+        found = self.parts["data"].pieces(rows * len(self.genes) + start, ends)
         return found.reshape(len(rows), stop - start)
 
 
-class SparseStrips:
-    """Reads a matrix stored by rows, zeros left out."""
+class SparseStrips(StripCells):
+    """Cells of a matrix stored by rows, zeros left out."""
 
-    def __init__(self, shape: tuple[int, int], parts: dict[str, Any], indptr: Any) -> None:
-        self.shape, self.parts, self.indptr = shape, parts, indptr
+    def __init__(
+        self, labels: ArrayCells, parts: dict[str, Flat], scale: Scale | None, indptr: np.ndarray
+    ) -> None:
+        super().__init__(labels, parts, scale)
+        self.indptr = indptr
 
     def survey(self) -> bool:
         """Note where in each row every few columns begin; False if these are not in order."""
-        n_cells, n_genes = self.shape
+        n_cells, n_genes = self.n_cells, len(self.genes)
         self.step = STEP
         while n_cells * (n_genes // self.step) > _ENTRIES * 4:  # 64 MiB of notes
             self.step *= 2
@@ -285,7 +278,7 @@ class SparseStrips:
         """Return one row for each range of entries."""
         ends = np.concatenate([[0], np.cumsum(stops - starts)])
         data, indices = (self.parts[name].pieces(starts, ends) for name in ("data", "indices"))
-        found = csr_matrix((len(starts), self.shape[1]), dtype=data.dtype)
+        found = csr_matrix((len(starts), len(self.genes)), dtype=data.dtype)
         # Set, not given: SciPy would look through all column numbers again.
         found.data, found.indices = data, indices.astype(np.int32, copy=False)
         found.indptr = ends.astype(np.int32) if ends[-1] < 2**31 else ends

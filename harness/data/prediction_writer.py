@@ -15,7 +15,6 @@ from harness.errors import HarnessError, ModelError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from harness.data.cells import Cells, StoreCells
 
@@ -86,12 +85,7 @@ class PredictionCollector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, HarnessError):
             return
         # what a model raises of its own does not say at which query

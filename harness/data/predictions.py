@@ -7,38 +7,55 @@ deleted once it is scored, can do without them (`controls=None`) and be opened `
 are read where they lie: they can be a third of the file.
 
 Profiles are a prediction with one cell per pair, so that whatever reads the one reads the other.
+
+Files that others wrote, `.h5ad` or AnnData `.zarr`, store cells by rows, and scoring reads them by
+genes. A matrix that is small is read once, front to back, and kept sparse in memory. A larger one
+is read where it lies if it is stored by rows and not compressed (`h5ad_strips`); any other is
+copied to a scratch store beside the system's other temporary files, which goes when the cells are
+no longer used.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
+import tempfile
+import weakref
 from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
-from harness.data.external_predictions import DEFAULT, open_external
+from harness.data.anndata_file import open_source
+from harness.data.array_cells import anndata_cells
+from harness.data.h5ad_strips import open_strips
 from harness.data.prediction_writer import (
     HeldPredictions,
     PredictionCollector,
     cell_labels,
     fits,
 )
-from harness.data.store import StoredCells, open_store, ranges_of
+from harness.data.store import PairRange, StoredCells, open_store, ranges_of
 from harness.data.store_writer import StoreWriter
 from harness.data.vcc_archive import SUFFIX, unpacked
+from harness.kernels import Limits, compressed, has_fractions
 from harness.storage import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
-    import pandas as pd
-
+    from harness.data.anndata_matrix import Source
+    from harness.data.array_cells import ArrayCells
     from harness.data.cells import Cells, Scale, StoreCells
     from harness.data.prediction_writer import PredictionQuery
-    from harness.kernels import Limits
+
+BLOCK_BYTES = 64 * 1024 * 1024
+DEFAULT = Limits()
 
 
 class PredictionWriter(PredictionCollector):
@@ -108,12 +125,7 @@ class PredictionWriter(PredictionCollector):
         super().publish()
         self._writer.publish()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._writer.__exit__(kind, error, trace)
         super().__exit__(kind, error, trace)
 
@@ -202,21 +214,47 @@ def open_predictions(
     Parameters
     ----------
     path
-        A prediction or store of ours says itself what its labels and scale are.
-    perturbation_column, context_column, control_label, scale, limits
-        For a foreign file; see `harness.data.external_predictions.open_external`.
+        A prediction or store of ours says itself what its labels and scale are; what follows is
+        for other files.
+    perturbation_column, context_column
+        Columns of obs; without a context column all cells share one context.
+    control_label
+        The perturbation of control cells.
+    scale
+        What the values are; None: counts where no value has a fractional part above 0.001.
+    limits
+        Threads, and the memory up to which the matrix is kept there.
+
+    Raises
+    ------
+    DataError
+        The file is damaged, or lacks a column or a label.
     """
     if is_store(path):
         return StoredCells(open_store(path))
-    with unpacked(path) if path.endswith(SUFFIX) else nullcontext(path) as file:
-        return open_external(
-            os.fspath(file),
-            perturbation_column=perturbation_column,
-            context_column=context_column,
-            control_label=control_label,
-            scale=scale,
-            limits=limits,
-        )
+    with (
+        unpacked(path) if path.endswith(SUFFIX) else nullcontext(path) as file,
+        open_source(file) as source,
+    ):
+
+        def labelled(matrix: sparse.csr_matrix, scale: Scale | None) -> ArrayCells:
+            return anndata_cells(
+                SimpleNamespace(X=matrix, obs=source.obs, var_names=source.genes),
+                perturbation_column=perturbation_column,
+                context_column=context_column,
+                control_label=control_label,
+                scale=scale,
+                name=str(file),
+                threads=limits.n_threads,
+            )
+
+        # Columns are checked before the first value is read.
+        labels = labelled(sparse.csr_matrix((source.n_cells, source.n_genes)), "log1p")
+        whole = _whole(source, limits.memory)
+        if whole is not None:
+            return labelled(whole, scale)
+        strips = open_strips(labels, source, scale, limits.n_threads)
+        return _spilled(labels, source, scale) if strips is None else strips
 
 
 def with_controls(path: str, controls: Cells) -> StoredCells:
@@ -234,9 +272,65 @@ def is_store(path: str) -> bool:
 
 
 def _frame(columns: Mapping[str, Any], index: Sequence[str] | None = None) -> pd.DataFrame:
-    import pandas as pd
-
     data = {name: pd.Categorical(values) for name, values in columns.items()}
     frame = pd.DataFrame(data, index=None if index is None else pd.Index(index))
     frame.index = frame.index.astype(str)
     return frame
+
+
+# --- predictions that others wrote --------------------------------------------------------------
+
+
+def _whole(source: Source, memory: int) -> sparse.csr_matrix | None:
+    """Read the matrix at once, its zeros left out; None where it takes more memory than that.
+
+    Sparse files say how many entries they have; of dense ones the first block tells about how many.
+    """
+    shape = (source.n_cells, source.n_genes)
+    most = min(memory // (source.dtype.itemsize + 4), 2**31 - 1)
+    if source.layout != "dense":
+        if source.density * shape[0] * shape[1] > most:
+            return None
+        parts = [block for _, block in source.row_blocks(memory)]
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+    blocks = source.dense_blocks(BLOCK_BYTES)
+    first = next(blocks, np.zeros((0, shape[1]), source.dtype))
+    if np.count_nonzero(first) / max(1, first.size) * shape[0] * shape[1] > most:
+        return None
+    return compressed(chain([first], blocks), shape, first.dtype, most)
+
+
+def _spilled(labels: ArrayCells, source: Source, scale: Scale | None) -> StoredCells:
+    """Copy the matrix into a scratch store, which is deleted with the cells."""
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))
+    fractions = False
+    sizes: list[np.ndarray] = []
+    try:
+        with StoreWriter(
+            str(folder / "cells.zarr"),
+            obs=pd.DataFrame(index=pd.Index(np.arange(source.n_cells).astype(str))),
+            var=pd.DataFrame(index=pd.Index(labels.genes)),
+            # Foreign cells come in any order: the labels above say what they are, not ranges.
+            ranges=[PairRange("", "", 0, source.n_cells)],
+            dtype=np.promote_types(source.dtype, np.float32),
+            card={"name": source.path},
+            scale="log1p",
+            control_label=labels.control_label,
+        ) as writer:
+            for _, block in source.row_blocks(BLOCK_BYTES):
+                fractions = fractions or has_fractions(block.data)
+                sizes.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+                writer.append(block)
+            store = writer.finish()
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    cells = StoredCells(store)
+    cells.relabel(
+        labels.perturbations,
+        labels.contexts,
+        scale=scale or ("log1p" if fractions else "counts"),
+        sizes=np.concatenate(sizes),
+    )
+    weakref.finalize(cells, shutil.rmtree, folder, ignore_errors=True)
+    return cells

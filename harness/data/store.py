@@ -65,7 +65,7 @@ def ranges_of(contexts: Iterable[str], perturbations: Iterable[str]) -> tuple[Pa
 
 
 def shard_rows(n_genes: int, itemsize: int) -> int:
-    """Return how many cells share a shard: a multiple of a chunk's rows within `SHARD_BYTES`."""
+    """Return the number of cells in a shard: whole chunks that fit into `SHARD_BYTES`."""
     fitting = SHARD_BYTES // max(1, n_genes * itemsize) // CHUNK_ROWS * CHUNK_ROWS
     return min(max(fitting, CHUNK_ROWS), 32 * CHUNK_ROWS)
 
@@ -137,11 +137,14 @@ class Store:
     def _range_by_pair(self) -> dict[tuple[str, str], PairRange]:
         return {(found.perturbation, found.context): found for found in self.ranges}
 
-    def range_of(self, perturbation: str, context: str) -> PairRange:
-        """Return the rows of a pair, or of the control; `DataError` where the store has none."""
+    def cells(self, perturbation: str, context: str) -> Array:
+        """Return all cells of a pair, or of the control: ``(n_cells of the pair, n_genes)``.
+
+        `DataError` where the store has none.
+        """
         found = self._range_by_pair.get((perturbation, context))
         if found is not None:
-            return found
+            return self.rows(found.start, found.stop)
         in_context = [p for p, c in self._range_by_pair if c == context]
         elsewhere = [c for p, c in self._range_by_pair if p == perturbation]
         if not in_context:
@@ -159,11 +162,6 @@ class Store:
         _check_slice(start, stop, self.n_cells, "cells")
         with paths.reaching(self.path):
             return np.asarray(self._matrix[start:stop])
-
-    def cells(self, perturbation: str, context: str) -> Array:
-        """Return all cells of a pair, ``(n_cells of the pair, n_genes)``."""
-        found = self.range_of(perturbation, context)
-        return self.rows(found.start, found.stop)
 
     def controls(self, context: str) -> Array:
         """Return all control cells of a context."""

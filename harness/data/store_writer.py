@@ -240,7 +240,7 @@ class StoreWriter:
 
     def _record(self, shard: int, kept: dict[str, Any]) -> None:
         """Note that a shard is safely on disk, with what is known of its rows."""
-        _flush(self._folder / "store" / "X" / "c" / str(shard) / "0")
+        paths.flush(self._folder / "store" / "X" / "c" / str(shard) / "0")
         if self.scratch is None:  # nobody will continue it
             self._records[shard] = kept
             return
@@ -280,7 +280,7 @@ class StoreWriter:
         for folder, _, names in () if self.temporary else os.walk(store):
             if not folder.startswith(f"{store}/X/c"):  # shards were flushed when they were written
                 for name in names:
-                    _flush(f"{folder}/{name}")
+                    paths.flush(f"{folder}/{name}")
         paths.publish(str(store), self.path, last="zarr.json", durable=not self.temporary)
         self.discard()
 
@@ -320,11 +320,3 @@ def _digest(strip: Rows) -> Array:
     digest.update(columns.data)
     digest.update(strip.data.astype(strip.dtype.newbyteorder("<"), copy=False).data)
     return np.frombuffer(digest.digest(), dtype="u1")
-
-
-def _flush(file: Path | str) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,7 +29,7 @@ log = logging.getLogger("harness.trial")
 
 
 def store_here(path: str) -> str:
-    """Return where to read a store from: a copy on this machine where `path` is a URL.
+    """Return a store's path on this machine: that of a copy where `path` is a URL.
 
     That is the URL itself where the disk has no room for a copy.
     """
@@ -41,7 +41,7 @@ def store_here(path: str) -> str:
 
 
 def folder_here(path: str, name: str, last: str) -> str:
-    """Return where to read a published folder that never changes: a copy where `path` is a URL.
+    """Return the path here of a published folder that never changes: a copy if `path` is a URL.
 
     That is the URL itself where the disk has no room for a copy.
 
@@ -64,7 +64,16 @@ def folder_here(path: str, name: str, last: str) -> str:
         if not copy.exists():
             if not paths.is_published(path, last):
                 raise FileNotFoundError(path)
-            if not _has_room(copy, path):
+            size, free = size_of(path), shutil.disk_usage(copy.parent).free
+            if size * ROOM > free:
+                log.warning(
+                    "%s: has %.1f GB, and %s has room for %.1f: it is read over the network. Point "
+                    "HARNESS_CACHE at a larger disk to have it copied.",
+                    path,
+                    size / 1e9,
+                    copy.parent,
+                    free / 1e9,
+                )
                 return path
             log.info("%s: is copied to %s", path, copy)
             scratch = paths.scratch_name(str(copy))
@@ -103,18 +112,3 @@ def download(folder: str, local: str) -> None:
 def forget_copy(name: str) -> None:
     """Remove a copy that is not what it should be."""
     paths.remove(str(paths.cache_folder() / "copies" / name))
-
-
-def _has_room(copy: Path, path: str) -> bool:
-    size, free = size_of(path), shutil.disk_usage(copy.parent).free
-    if size * ROOM <= free:
-        return True
-    log.warning(
-        "%s: has %.1f GB, and %s has room for %.1f: it is read over the network. Point "
-        "HARNESS_CACHE at a larger disk to have it copied.",
-        path,
-        size / 1e9,
-        copy.parent,
-        free / 1e9,
-    )
-    return False

@@ -38,7 +38,7 @@ _CLIENTS = (
 
 
 def client_options(url: str) -> dict[str, Any]:
-    """Return how the client of a URL is opened, by this project and by Zarr alike.
+    """Return the options that open the client of a URL, in this project and in Zarr alike.
 
     Listings are not cached: another process writes to the same folders. A file is fetched by one
     request; s3fs would ask for its size first, to fetch files over 50 MB in parts.
@@ -87,7 +87,7 @@ def translating(url: str) -> Iterator[None]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what clients raise; a library that was never loaded has raised nothing."""
+    """List the exceptions of clients; a library that was never loaded has raised nothing."""
     loaded = ((sys.modules.get(module), name) for module, name in _CLIENTS)
     theirs = (getattr(module, name) for module, name in loaded if module is not None)
     return (OSError, HTTPException, *theirs)

@@ -135,7 +135,7 @@ def write_atomic(path: str, data: bytes | str, *, durable: bool = True) -> None:
     finally:
         scratch.unlink(missing_ok=True)
     if durable:
-        _sync_folder(final.parent)
+        flush(final.parent)
 
 
 def check_writable(folder: str) -> None:
@@ -253,7 +253,7 @@ def publish(scratch: str, final: str, *, last: str = "manifest.json", durable: b
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
     if durable:
-        _sync_folder(target.parent)
+        flush(target.parent)
 
 
 def parse_size(text: str | int) -> int:
@@ -272,8 +272,9 @@ def _local(path: str) -> Path:
     return Path(path.removeprefix("file://"))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path | str) -> None:
+    """Flush a local file, or the names in a local folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -315,13 +316,13 @@ def _writing(path: str) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: ``$HARNESS_CACHE``, else the user's cache folder."""
+    """Return the folder for downloads: ``$HARNESS_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("HARNESS_CACHE")
     return Path(chosen) if chosen else platformdirs.user_cache_path("harness", appauthor=False)
 
 
 def data_folders() -> tuple[Path, ...]:
-    """Return where data files are looked for: ``$HARNESS_DATA``, then the cache."""
+    """Return the folders searched for data files: ``$HARNESS_DATA``, then the cache."""
     given = os.environ.get("HARNESS_DATA")
     cached = cache_folder() / "datasets"
     return (Path(given), cached) if given else (cached,)

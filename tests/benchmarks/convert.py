@@ -47,15 +47,15 @@ card = Card(
 
 POOL = """
 from concurrent.futures import ThreadPoolExecutor
-def pool(function, numbers, n_workers, report, total):
+def pool(function, total, written, n_workers, report):
     with ThreadPoolExecutor(n_workers) as executor:
-        list(executor.map(function, sorted(numbers)))
+        list(executor.map(function, range(total)))
 sys.modules["harness.data.conversion"]._each = pool
 """
 
 LOOP = """
-def loop(function, numbers, n_workers, report, total):
-    for number in sorted(numbers):
+def loop(function, total, written, n_workers, report):
+    for number in range(total):
         function(number)
 sys.modules["harness.data.conversion"]._each = loop
 """

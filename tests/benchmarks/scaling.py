@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.external_predictions import open_external
+from harness.data.predictions import open_predictions
 from harness.kernels import rank_test_loops
 from harness.kernels.threads import Limits
 from harness.scoring.group_statistics import measure
@@ -73,7 +73,7 @@ def stopwatches() -> Iterator[dict[str, float]]:
 
 def opened(path: Path, threads: int) -> Cells:
     """Read a file as `harness score` does."""
-    return open_external(
+    return open_predictions(
         str(path),
         perturbation_column="target_gene",
         context_column=None,

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from harness.data.external_predictions import open_external
 from harness.data.h5ad_strips import StripCells
+from harness.data.predictions import open_predictions
 from harness.errors import DataError
 from harness.kernels.threads import Limits
 from harness.scoring.group_statistics import measure
@@ -43,7 +43,7 @@ def write(path: Path, matrix: Any, **options: Any) -> Path:
 
 
 def opened(path: Path, limits: Limits = SMALL) -> Cells:
-    return open_external(
+    return open_predictions(
         str(path), perturbation_column="g", context_column=None, control_label="c", limits=limits
     )
 
@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
 
 def test_the_file_is_closed_with_the_cells(tmp_path: Path) -> None:
     cells: Any = opened(write(tmp_path / "x.h5ad", screen()))
-    file = cells._strips.parts["data"].file
+    file = cells.parts["data"].file
     os.fstat(file)
     del cells
     with pytest.raises(OSError, match="Bad file descriptor"):

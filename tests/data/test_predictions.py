@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from harness.data import external_predictions as foreign
 from harness.data.predictions import (
     PredictionWriter,
     is_store,
@@ -223,7 +222,7 @@ def test_foreign_files_read_alike_in_any_format(annotated, tmp_path, layout, end
     annotated.X = FORMATS[layout](dense)
     path = tmp_path / f"p.{ending}"
     getattr(annotated, f"write_{ending}")(path)
-    cells = foreign.open_external(
+    cells = open_predictions(
         str(path),
         perturbation_column="target_gene",
         context_column="line",
@@ -245,7 +244,7 @@ def test_integers_are_counts_unless_said_otherwise(annotated, tmp_path, memory):
     annotated.write_h5ad(tmp_path / "p.h5ad")
 
     def scale(said):
-        return foreign.open_external(
+        return open_predictions(
             str(tmp_path / "p.h5ad"),
             perturbation_column="target_gene",
             context_column=None,

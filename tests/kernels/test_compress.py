@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.data.external_predictions import open_external
+from harness.data.predictions import open_predictions
 from harness.kernels.columns import compressed
 from harness.kernels.threads import Limits
 
@@ -50,7 +50,7 @@ def test_a_dense_file_reads_the_same_in_memory_and_on_disk(
         x[:30] = 0
     obs = pd.DataFrame({"g": ["a", "c"] * 30}, index=[str(i) for i in range(60)])
     anndata.AnnData(x, obs=obs).write(tmp_path / "x.h5ad")
-    found = open_external(
+    found = open_predictions(
         str(tmp_path / "x.h5ad"),
         perturbation_column="g",
         context_column=None,

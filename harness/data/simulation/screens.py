@@ -69,6 +69,7 @@ def simulate(
         What to change of the preset, see `Changes`.
     """
     screen = draw_screen(preset_with(preset, **changes), seed)
+    report = progress or (lambda *_: None)
     with StoreWriter(
         os.fspath(path),
         obs=screen.obs(),
@@ -90,8 +91,7 @@ def simulate(
         with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
             for n_cells in pool.map(draw, range(writer.n_shards)):
                 done += n_cells
-                if progress is not None:
-                    progress(done, screen.n_cells)
+                report(done, screen.n_cells)
         content = io.BytesIO()
         screen.effects_frame().to_parquet(content, index=False)
         # before the store, whose presence then says that its effects are there too
@@ -100,12 +100,12 @@ def simulate(
 
 
 def effects_path(store: str | os.PathLike[str]) -> str:
-    """Return where the known effects of a simulated store lie: ``NAME.effects.parquet``."""
+    """Return the path of a simulated store's known effects: ``NAME.effects.parquet``."""
     return os.fspath(store).rstrip("/").removesuffix(".zarr") + ".effects.parquet"
 
 
 def known_effects(store: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return what is true of a simulated store, one row for each gene that a pair changes.
+    """Return the true effects in a simulated store, one row for each gene that a pair changes.
 
     Columns are context, perturbation, gene and log2_fold_change: of the mean count, at equal
     library factor, against control. The target's own knock-down is among them. Genes that are not
@@ -185,7 +185,7 @@ def _listed(preset: Preset, seed: int) -> dict[str, list[str]]:
 
 
 def simulation_options() -> dict[str, Parameter]:
-    """Return what may follow the question mark of ``sim:small?seed=3``, as `inspect` says it."""
+    """Return the options that may follow the question mark of ``sim:small?seed=3``, by name."""
     kinds = {"seed": int, **dict.fromkeys(Changes.__optional_keys__, int), "shared": float}
     return {
         name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
@@ -194,7 +194,7 @@ def simulation_options() -> dict[str, Parameter]:
 
 
 def parse_sim(name: str) -> dict[str, Any]:
-    """Return what `simulate` is to be called with: preset, and those options that are given.
+    """Return the arguments for `simulate`: preset, and those options that are given.
 
     Raises
     ------
