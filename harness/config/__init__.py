@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.config.parameter_checks import parameter_problems as parameter_problems
     from harness.config.parameter_checks import value_problems as value_problems
     from harness.config.parameter_checks import words as words
+    from harness.config.types import CELL_STEP as CELL_STEP
     from harness.config.types import CELLS as CELLS
     from harness.config.types import DATA_FACTORS as DATA_FACTORS
     from harness.config.types import ENTRY_KEYS as ENTRY_KEYS
@@ -52,8 +53,8 @@ _NAMES = {
     "lookup": "Kind declarations find_declaration",
     "parameter_checks": "kinds missing parameter_problems value_problems words",
     "types": (
-        "CELLS CellStep Controls DATA_FACTORS ENTRY_KEYS JSON Kept Name Natural OwnCellStep "
-        "Positive Seed"
+        "CELLS CELL_STEP CellStep Controls DATA_FACTORS ENTRY_KEYS JSON Kept Name Natural "
+        "OwnCellStep Positive Seed"
     ),
     "validation": "Declared Problem check_model check_size describe",
     "yaml": "read_yaml",

@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-CellStep = Literal["shift-controls", "tile-profile"]
-OwnCellStep = Literal["own", "shift-controls", "tile-profile"]
+CellStep = Literal["match-controls", "shift-controls", "tile-profile"]
+OwnCellStep = Literal["own", "match-controls", "shift-controls", "tile-profile"]
+CELL_STEP: CellStep = "match-controls"
+"""The step by which a profile becomes cells where neither job nor model names one."""
+
 Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
 ENTRY_KEYS = ("zip", "only", "except", "repeat", "data")
@@ -20,7 +23,7 @@ Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What every random number generator takes that a model may be written with."""
 
-CELLS = Parameter("cells", Parameter.KEYWORD_ONLY, default="shift-controls", annotation=CellStep)
+CELLS = Parameter("cells", Parameter.KEYWORD_ONLY, default=CELL_STEP, annotation=CellStep)
 """What a model that predicts profiles accepts beside its own parameters: how it gets cells."""
 
 JSON = str | int | float | bool | None | tuple["JSON", ...]

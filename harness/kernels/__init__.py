@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harness.kernels.cell_distances import Apart as Apart
     from harness.kernels.cell_distances import Distances as Distances
     from harness.kernels.cell_distances import Population as Population
+    from harness.kernels.cell_maps import ControlQuantiles as ControlQuantiles
+    from harness.kernels.cell_maps import shift_controls as shift_controls
     from harness.kernels.columns import columns_of as columns_of
     from harness.kernels.columns import compressed as compressed
     from harness.kernels.columns import note_cuts as note_cuts
@@ -57,6 +59,7 @@ _NAMES = {
     "backend": "Backend Choice choose",
     "blocks": "RowRange",
     "cell_distances": "Apart Distances Population",
+    "cell_maps": "ControlQuantiles shift_controls",
     "columns": "columns_of compressed note_cuts pick_rows",
     "differential": "adjust adjust_rows clipped_fold_change fold_change",
     "distances": "pairwise_distances",

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar, runti
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from harness.config import CellStep, OwnCellStep
+from harness.config import CELL_STEP, CellStep, OwnCellStep
 from harness.errors import ModelError, UnknownNameError
 from harness.tasks import Prediction
 
@@ -105,7 +105,7 @@ _MODELS: dict[str, ModelInfo] = {}
 
 
 def register(
-    name: str, *, ceiling: bool = False, cells: OwnCellStep | None = "shift-controls"
+    name: str, *, ceiling: bool = False, cells: OwnCellStep | None = CELL_STEP
 ) -> Callable[[M], M]:
     """Return a decorator that makes a class known under a name."""
 

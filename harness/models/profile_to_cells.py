@@ -1,6 +1,12 @@
 """Cells for models that predict a profile, by one shared step that the job declares.
 
-``shift-controls``: as many shown control cells of the query's context as the query asks for, each
+``match-controls``, the default: shown control cells of the query's context, each value replaced by
+the one of the same rank in a count distribution whose mean is the profile's
+(`harness.kernels.ControlQuantiles`). The mean of the cells is the profile, clipped at 0. All
+queries, models and trials on a screen take the controls in one order: a query of n cells takes the
+first n, from the first again where there are fewer.
+
+``shift-controls``: as many shown control cells as the query asks for, drawn by seed and query, each
 shifted by the predicted effect, gene by gene on the log1p scale, and clipped at 0::
 
     cell = max(control cell + (profile - control pseudobulk), 0)
@@ -10,20 +16,23 @@ shifted by the predicted effect, gene by gene on the log1p scale, and clipped at
 A model that predicts cells and a profile besides is registered with ``cells="own"``: a job may then
 take one of these steps in place of its cells.
 
-The choice moves scores, so it is part of a trial's identity. Shifting keeps the scatter of real
-cells, but clipping loses part of a decrease where a gene is zero in most cells, and an increase
-lifts every zero, which a rank test sees at once. Tiled cells have the profile as their mean
-exactly, and no variance.
+The choice moves scores, so it is part of a trial's identity. Matched cells have as many zeros and
+as much scatter as real cells of that mean. Shifting keeps the scatter of control cells, but
+clipping loses part of a decrease where a gene is zero in most cells, and an increase lifts every
+zero, which a rank test sees at once. Tiled cells have the profile as their mean exactly, and no
+variance.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.errors import ModelError, listed
+from harness.kernels import ControlQuantiles, shift_controls
 from harness.models.base import query_rng
 
 if TYPE_CHECKING:
@@ -37,14 +46,18 @@ POOL_BYTES = 256 * 1024 * 1024
 
 
 def with_cells(
-    predictions: Iterable[Prediction], train: TrainView, step: OwnCellStep, seed: int = 0
+    predictions: Iterable[Prediction],
+    train: TrainView,
+    step: OwnCellStep,
+    seed: int = 0,
+    threads: int = 1,
 ) -> Iterator[Prediction]:
     """Yield the predictions, those without cells given some by the step.
 
-    Controls are drawn by the seed and the query, without replacement where there are enough, from a
-    pool that every query, model and seed on the screen shares.
+    Control cells come from a pool that every query, model and seed on the screen shares. `seed` is
+    of ``shift-controls``, which draws from it without replacement where there are enough.
     """
-    pool = _Pool(train)
+    pool = _Pool(train, threads)
     for prediction in predictions:
         if prediction.cells is not None:
             yield prediction
@@ -59,14 +72,15 @@ def with_cells(
             # One row seen n times: the writer copies it, memory does not grow with the cells.
             row = np.maximum(profile, 0).astype(np.float32)
             cells = np.broadcast_to(row, (query.n_cells, len(row)))
+        elif step == "match-controls":
+            cells = pool.quantiles(query.context).cells(profile, query.n_cells)
         else:
-            effect = profile - train.control_pseudobulk(query.context)
-            controls = pool.of(query.context)
+            controls = pool.cells(query.context)
             rng = query_rng(seed, query, "shift-controls")
             too_few = query.n_cells > len(controls)
             drawn = rng.choice(len(controls), size=query.n_cells, replace=too_few)
-            cells = controls[drawn] + effect.astype(np.float32)
-            np.maximum(cells, 0, out=cells)
+            effect = profile - train.control_pseudobulk(query.context)
+            cells = shift_controls(controls[drawn], effect)
         yield replace(prediction, cells=cells)
 
 
@@ -100,14 +114,16 @@ def _checked(prediction: Prediction, genes: Sequence[str]) -> np.ndarray:
 class _Pool:
     """Control cells of the context asked for last; queries come sorted by context."""
 
-    def __init__(self, train: TrainView) -> None:
-        self._train = train
-        self._context: str | None = None
-        self._cells = np.empty((0, len(train.genes)), dtype=np.float32)
+    def __init__(self, train: TrainView, threads: int) -> None:
+        self._train, self._threads = train, threads
+        self.cells = lru_cache(maxsize=1)(self._drawn)
+        self.quantiles = lru_cache(maxsize=1)(self._in_order)
 
-    def of(self, context: str) -> np.ndarray:
-        if context != self._context:
-            size = max(1, POOL_BYTES // (4 * len(self._train.genes)))
-            self._cells = self._train.controls(context, size)
-            self._context = context
-        return self._cells
+    def _drawn(self, context: str) -> np.ndarray:
+        size = max(1, POOL_BYTES // (4 * len(self._train.genes)))
+        return self._train.controls(context, size)
+
+    def _in_order(self, context: str) -> ControlQuantiles:
+        controls = self._drawn(context)
+        order = np.random.default_rng(0).permutation(len(controls))
+        return ControlQuantiles(controls[order], self._threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.config import CELLS, CellStep, Problem, declarations
+from harness.config import CELL_STEP, CELLS, CellStep, Problem, declarations
 from harness.errors import UnknownNameError
 from harness.models.base import ModelInfo, class_parameters, registered_classes
 from harness.models.external.model import class_of
@@ -26,7 +26,7 @@ def registered() -> dict[str, ModelInfo]:
         if name not in found and not command_problems(name):
             command = read_command(name)
             profiles = command.spec.output.holds == "profiles"
-            cells: CellStep | None = "shift-controls" if profiles else None
+            cells: CellStep | None = CELL_STEP if profiles else None
             found[name] = ModelInfo(name, class_of(command), ceiling=False, cells=cells)
     return dict(sorted(found.items()))
 

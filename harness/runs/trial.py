@@ -316,7 +316,9 @@ class TrialPipeline:
         if self.spec.cells is not None:
             if self.spec.cells != "own" and has_own_cells(self.spec):
                 predicted = profiles_alone(predicted)
-            predicted = with_cells(predicted, view, self.spec.cells, self.spec.seed)
+            predicted = with_cells(
+                predicted, view, self.spec.cells, self.spec.seed, self.request.threads
+            )
         with writer:
             for prediction in predicted:
                 writer.add(prediction)

@@ -227,7 +227,7 @@ def its_profiles_can_be_given_cells(case: Case) -> None:
     """Whatever the model predicts, the shared step makes cells of it."""
     view = case.view(case.task)
     answers = case.answers(case.task)
-    for answer in with_cells(answers, view, "shift-controls"):
+    for answer in with_cells(answers, view, "match-controls"):
         shape = (answer.query.n_cells, len(view.genes))
         found = None if answer.cells is None else answer.cells.shape
         case.require(found == shape, f"no cells for {answer.query}.")
