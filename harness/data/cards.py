@@ -103,7 +103,7 @@ class Card(Declared):
     gene_column
         The column of var with gene names, where they are not the index.
     splits
-        By name; each is a mapping with ``kind``, and is read by `splits.parse_split`.
+        By name; each is a mapping with ``kind``, and is read by `harness.tasks.parse_split`.
     """
 
     name: Name

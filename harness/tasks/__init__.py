@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from harness.tasks.data_factors import data_factor_problems as data_factor_problems
     from harness.tasks.data_factors import factor_value as factor_value
     from harness.tasks.data_factors import factor_values as factor_values
-    from harness.tasks.splits import KINDS as KINDS
-    from harness.tasks.splits import SplitSpec as SplitSpec
+    from harness.tasks.split_kinds import KINDS as KINDS
+    from harness.tasks.split_kinds import SplitSpec as SplitSpec
+    from harness.tasks.split_kinds import parse_split as parse_split
     from harness.tasks.splits import n_folds as n_folds
-    from harness.tasks.splits import parse_split as parse_split
     from harness.tasks.task import Prediction as Prediction
     from harness.tasks.task import Query as Query
     from harness.tasks.task import Task as Task
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "data_factors": "DataFactors factor_value factor_values data_factor_problems",
-    "splits": "KINDS SplitSpec n_folds parse_split",
+    "split_kinds": "KINDS SplitSpec parse_split",
+    "splits": "n_folds",
     "task": "Prediction Query Task TrainView",
     "visible_cells": "VisibleCells",
 }

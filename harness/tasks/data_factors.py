@@ -2,8 +2,8 @@
 
 They act on what a model sees, never on the truth, nor on which pairs are asked about:
 
-- ``train_contexts``: training pairs of these contexts alone, or of so many, chosen by hash. The
-  controls of every context stay.
+- ``train_contexts``: training pairs of these contexts alone, or of so many: the held-out context
+  that a split shows a part of, then others, chosen by hash. The controls of every context stay.
 - ``train_perturbations``: so many of the perturbations that are then left, or a share of them,
   chosen by hash; each in all of its contexts.
 - ``cells_per_perturbation``: so many cells of each training pair; all where it has fewer.
@@ -149,11 +149,23 @@ class DataFactors:
     def __bool__(self) -> bool:
         return self != DataFactors(seed=self.seed)
 
-    def pairs(self, training: Collection[Pair]) -> frozenset[Pair]:
-        """Return the training pairs that are shown."""
+    def pairs(
+        self, training: Collection[Pair], kept: Collection[str] = frozenset()
+    ) -> frozenset[Pair]:
+        """Return the training pairs that are shown.
+
+        Parameters
+        ----------
+        training
+            The training pairs of the fold.
+        kept
+            Contexts that a number of contexts counts first.
+        """
         contexts = {pair.context for pair in training}
         if isinstance(self.train_contexts, int):
-            contexts = set(self._first(contexts, self.train_contexts, "contexts"))
+            ordered = self._first(contexts, len(contexts), "contexts")
+            ordered.sort(key=lambda context: context not in kept)
+            contexts = set(ordered[: self.train_contexts])
         elif self.train_contexts is not None:
             contexts &= set(self.train_contexts)
         left = {pair for pair in training if pair.context in contexts}
@@ -184,7 +196,11 @@ class DataFactors:
         return ThinReader(store, share, int.from_bytes(self._digest("depth", store.fingerprint)))
 
     def check(
-        self, store: Screen, training: Mapping[Pair, int], controls: Mapping[str, int]
+        self,
+        store: Screen,
+        training: Mapping[Pair, int],
+        controls: Mapping[str, int],
+        kept: Collection[str] = frozenset(),
     ) -> None:
         """Raise `DataError` where a factor asks for what the screen does not have.
 
@@ -194,9 +210,11 @@ class DataFactors:
             The training pairs of the fold, and how many cells each has.
         controls
             How many shown controls each context has.
+        kept
+            As in `pairs`.
         """
-        found = [*self._wrong_depth(store), *self._wrong_names(training)]
-        cells = [training[pair] for pair in self.pairs(training)]
+        found = [*self._wrong_depth(store), *self._wrong_names(training, kept)]
+        cells = [training[pair] for pair in self.pairs(training, kept)]
         for name, wanted, sizes, what in (
             ("cells_per_perturbation", self.cells_per_perturbation, cells, "training pair"),
             ("control_cells", self.control_cells, controls.values(), "context's shown controls"),
@@ -224,7 +242,7 @@ class DataFactors:
                 f"is {store.library_size:g}. Ask for fewer, or for a share below 1."
             )
 
-    def _wrong_names(self, training: Collection[Pair]) -> Iterator[str]:
+    def _wrong_names(self, training: Collection[Pair], kept: Collection[str]) -> Iterator[str]:
         contexts = sorted({pair.context for pair in training})
         wanted = self.train_contexts
         if isinstance(wanted, int) and wanted > len(contexts):
@@ -237,9 +255,8 @@ class DataFactors:
             if absent:
                 hint = near_match(absent[0], contexts)
                 yield f"train_contexts: no training pair is in {absent[0]!r}. {hint}"
-        names = {
-            p.perturbation for p in DataFactors(self.seed, train_contexts=wanted).pairs(training)
-        }
+        shown = DataFactors(self.seed, train_contexts=wanted).pairs(training, kept)
+        names = {pair.perturbation for pair in shown}
         count = self.train_perturbations
         if isinstance(count, int) and count > len(names):
             yield (

@@ -1,6 +1,6 @@
 """Read the pairs of a listed split from a file: YAML of our own, or `cell-load` TOML.
 
-Both become entries of `splits.Listed`. The YAML holds the keys ``train``, ``validation`` and
+Both become entries of `split_kinds.Listed`. The YAML holds the keys ``train``, ``validation`` and
 ``test``, each a list whose items are a perturbation's name or a mapping with ``perturbation``,
 ``context`` or both.
 

@@ -15,16 +15,21 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pydantic import Field, model_validator
-
-from harness.config import Declared, Problem, check_model
 from harness.errors import DeclarationError, listed, near_match
-from harness.tasks.split_files import read_listed
+from harness.tasks.split_kinds import (
+    Entry,
+    FewShotContext,
+    Listed,
+    SplitSpec,
+    UnseenCombination,
+    UnseenPerturbation,
+    ZeroShotContext,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -45,132 +50,6 @@ class Assignment(NamedTuple):
     test: frozenset[Pair]
 
 
-class Entry(Declared):
-    """One line of a listed split: a pair, or all pairs that have the one name given."""
-
-    perturbation: str | None = None
-    context: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"perturbation": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _names_something(self) -> Entry:
-        if self.perturbation is None and self.context is None:
-            msg = "names neither a perturbation nor a context"
-            raise ValueError(msg)
-        return self
-
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-# YAML and JSON have lists where a frozen value has tuples: the one place where types are not
-# strict.
-Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Entries = Annotated[tuple[Entry, ...], Field(strict=False)]
-
-
-class UnseenPerturbation(Declared):
-    """Perturbations are dealt to folds; those of the fold are held out in every context.
-
-    `validation` is the share of the other perturbations that is set aside to choose by.
-    """
-
-    kind: Literal["unseen-perturbation"] = "unseen-perturbation"
-    version: int = 1
-    folds: int = Field(5, ge=2)
-    seed: int = 0
-    validation: Share = 0.0
-
-
-class FewShotContext(Declared):
-    """One context per fold: the share `shown` of its perturbations is trained on, not the rest.
-
-    All other contexts are trained on. `validation` is the share of the shown perturbations that is
-    set aside.
-    """
-
-    kind: Literal["few-shot-context"] = "few-shot-context"
-    version: int = 1
-    contexts: Names | None = None
-    shown: float = Field(0.5, gt=0, lt=1)
-    seed: int = 0
-    validation: Share = 0.0
-
-
-class ZeroShotContext(Declared):
-    """One context per fold, of which only controls are seen; all other contexts are trained on."""
-
-    kind: Literal["zero-shot-context"] = "zero-shot-context"
-    version: int = 1
-    contexts: Names | None = None
-    seed: int = 0
-    validation: Share = 0.0
-
-
-class UnseenCombination(Declared):
-    """Combinations (names with the separator) are dealt to folds; all singles are trained on."""
-
-    kind: Literal["unseen-combination"] = "unseen-combination"
-    version: int = 1
-    folds: int = Field(5, ge=2)
-    seed: int = 0
-    separator: str = Field("+", min_length=1)
-    validation: Share = 0.0
-
-
-class Listed(Declared):
-    """Pairs by name, as a challenge publishes them.
-
-    An entry with both names outweighs one that leaves a name out. Without `train`, everything that
-    is neither validation nor test is trained on.
-    """
-
-    kind: Literal["listed"] = "listed"
-    version: int = 1
-    train: Entries | None = None
-    validation: Entries = ()
-    test: Entries
-
-
-SplitSpec = UnseenPerturbation | FewShotContext | ZeroShotContext | UnseenCombination | Listed
-
-KINDS: dict[str, type[SplitSpec]] = {
-    "unseen-perturbation": UnseenPerturbation,
-    "few-shot-context": FewShotContext,
-    "zero-shot-context": ZeroShotContext,
-    "unseen-combination": UnseenCombination,
-    "listed": Listed,
-}
-"""The kinds of split by the name that declarations use."""
-
-
-def parse_split(declared: Mapping[str, Any], file: str = "split") -> SplitSpec:
-    """Return the split that a mapping declares.
-
-    What a listed split names by `file:` is read here and now: its entries become part of the
-    specification, so that a trial's id changes with their content. `file` is where the mapping
-    stands, for the messages.
-
-    Raises
-    ------
-    DeclarationError
-        With everything that is wrong at once: unknown kind or key (with a near match), wrong type
-        or value.
-    """
-    kind = declared.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        hint = near_match(str(kind), tuple(KINDS))
-        raise DeclarationError(Problem(file, "kind", f"no split is of kind {kind!r}. {hint}"))
-    if kind == "listed" and "file" in declared:
-        declared = read_listed(declared, file)
-    spec, problems = check_model(KINDS[kind], dict(declared), file)
-    if problems or spec is None:
-        raise DeclarationError(*problems)
-    return spec
-
-
 def n_folds(spec: SplitSpec, pairs: Iterable[tuple[str, str]]) -> int:
     """Count the train/test arrangements that the split has on these pairs."""
     match spec:
@@ -182,8 +61,25 @@ def n_folds(spec: SplitSpec, pairs: Iterable[tuple[str, str]]) -> int:
             return 1
 
 
-def assign(spec: SplitSpec, pairs: Iterable[tuple[str, str]], fold: int = 0) -> Assignment:
+def assign(
+    spec: SplitSpec,
+    pairs: Iterable[tuple[str, str]],
+    fold: int = 0,
+    separator: str | None = None,
+) -> Assignment:
     """Return which (perturbation, context) pairs one fold trains on, chooses by and tests on.
+
+    Parameters
+    ----------
+    spec
+        The split.
+    pairs
+        All pairs of the screen.
+    fold
+        Which fold of the split.
+    separator
+        What stands between the genes of a combination in the names of the screen; None: no name is
+        a combination.
 
     Raises
     ------
@@ -197,7 +93,7 @@ def assign(spec: SplitSpec, pairs: Iterable[tuple[str, str]], fold: int = 0) -> 
         raise DeclarationError(
             f"Split {spec.kind!r}: there is no fold {fold}. Folds are numbered from 0 to {n - 1}."
         )
-    assignment = _assign(spec, known, fold)
+    assignment = _assign(spec, known, fold, separator)
     for side in ("train", "test"):
         if not getattr(assignment, side):
             raise DeclarationError(
@@ -212,14 +108,21 @@ def assign(spec: SplitSpec, pairs: Iterable[tuple[str, str]], fold: int = 0) -> 
 _ADVICE = {
     "unseen-perturbation": "Lower `validation` or `folds`.",
     "few-shot-context": "Change `shown`, or use zero-shot-context where there is one perturbation.",
-    "zero-shot-context": "Another context must remain to learn from.",
+    "zero-shot-context": (
+        "Another context must remain to learn from, beside that of `validation`, and share "
+        "perturbations with the one that is held out; `untrained: true` tests the others, too."
+    ),
     "unseen-combination": "Lower `validation` or `folds`.",
     "listed": "List pairs of this screen for it.",
 }
 
 
-def _assign(spec: SplitSpec, pairs: frozenset[Pair], fold: int) -> Assignment:
+def _assign(
+    spec: SplitSpec, pairs: frozenset[Pair], fold: int, separator: str | None
+) -> Assignment:
     match spec:
+        case UnseenPerturbation() if spec.version > 1 and separator:
+            return _assign_genes(spec, pairs, fold, separator)
         case UnseenPerturbation():
             test = _dealt(pairs, spec, fold)
             return _with_validation(spec, pairs - test, test, pairs - test)
@@ -230,7 +133,8 @@ def _assign(spec: SplitSpec, pairs: frozenset[Pair], fold: int) -> Assignment:
         case FewShotContext():
             context = _held_out_contexts(spec, pairs)[fold]
             held = frozenset(pair for pair in pairs if pair.context == context)
-            names = _ordered({pair.perturbation for pair in held}, spec.seed)
+            purpose = f"fold:{context}" if spec.version > 1 else "fold"
+            names = _ordered({pair.perturbation for pair in held}, spec.seed, purpose)
             shown = _having(held, names[: round(spec.shown * len(names))])
             test = held - shown
             # With nothing shown this would be a zero-shot split under another name.
@@ -239,9 +143,51 @@ def _assign(spec: SplitSpec, pairs: frozenset[Pair], fold: int) -> Assignment:
         case ZeroShotContext():
             context = _held_out_contexts(spec, pairs)[fold]
             test = frozenset(pair for pair in pairs if pair.context == context)
-            return _with_validation(spec, pairs - test, test, pairs - test)
+            if spec.version == 1:
+                return _with_validation(spec, pairs - test, test, pairs - test)
+            return _assign_zero_shot(spec, pairs - test, test)
         case Listed():
             return _assign_listed(spec, pairs)
+
+
+def _assign_genes(
+    spec: UnseenPerturbation, pairs: frozenset[Pair], fold: int, separator: str
+) -> Assignment:
+    """Deal genes, so that no gene of a held-out perturbation is perturbed in training."""
+    genes_of = {pair.perturbation: frozenset(pair.perturbation.split(separator)) for pair in pairs}
+    genes = _ordered(frozenset().union(*genes_of.values()), spec.seed)
+    if len(genes) < spec.folds:
+        raise DeclarationError(
+            f"Split {spec.kind!r}: {len(genes)} genes cannot be dealt to {spec.folds} folds. "
+            f"Found {listed(sorted(genes)) or 'none'}, expected one for each fold at least. "
+            "Lower `folds`."
+        )
+    held = frozenset(genes[fold :: spec.folds])
+    chosen: frozenset[str] = frozenset()
+    if spec.validation > 0:
+        others = _ordered(frozenset(genes) - held, spec.seed, "validation")
+        chosen = frozenset(others[: max(1, round(spec.validation * len(others)))])
+    return Assignment(
+        train=frozenset(p for p in pairs if not genes_of[p.perturbation] & (held | chosen)),
+        validation=frozenset(p for p in pairs if genes_of[p.perturbation] <= chosen),
+        test=frozenset(p for p in pairs if genes_of[p.perturbation] <= held),
+    )
+
+
+def _assign_zero_shot(
+    spec: ZeroShotContext, others: frozenset[Pair], held: frozenset[Pair]
+) -> Assignment:
+    """Set contexts aside for validation, and leave out what no training context has."""
+    chosen: list[str] = []
+    if spec.validation > 0:
+        contexts = _ordered({pair.context for pair in others}, spec.seed, "validation")
+        chosen = contexts[: max(1, round(spec.validation * len(contexts)))]
+    train = frozenset(pair for pair in others if pair.context not in chosen)
+    validation, test = others - train, held
+    if not spec.untrained:
+        trained = {pair.perturbation for pair in train}
+        validation, test = _having(validation, trained), _having(test, trained)
+    return Assignment(train, validation, test)
 
 
 def _ordered(names: Iterable[str], seed: int, purpose: str = "fold") -> list[str]:

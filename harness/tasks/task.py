@@ -22,11 +22,13 @@ import numpy as np
 from harness.data import BLOCK_BYTES, Cells, Half, Reader, Scale, Screen, StoreCells, halved
 from harness.errors import DataError
 from harness.tasks.data_factors import DataFactors
-from harness.tasks.splits import Assignment, Pair, SplitSpec, assign
+from harness.tasks.splits import Assignment, Pair, assign
 from harness.tasks.visible_cells import VisibleCells, VisibleRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from harness.tasks.split_kinds import SplitSpec
 
 __all__ = ["Cells", "Prediction", "Query", "Task", "TrainView", "Truth"]
 
@@ -189,7 +191,7 @@ class Task:
     store
         The screen.
     split
-        As `splits.parse_split` returns it.
+        As `parse_split` returns it.
     fold
         Which of the split's folds.
     controls
@@ -224,13 +226,14 @@ class Task:
         if self.data:
             n_controls = {c: len(self._control_rows(c, "shown")) for c in self._control_ranges}
             n_cells = {pair: len(self._rows(pair)) for pair in self.assignment.train}
-            self.data.check(store, n_cells, n_controls)
+            self.data.check(store, n_cells, n_controls, self._kept_contexts)
         self._shown_reader = self.data.reader(self._reader)
 
     @cached_property
     def assignment(self) -> Assignment:
         """The pairs of each side."""
-        return assign(self.split, self._ranges, self.fold)
+        separator = self.store.card.get("combination_separator")
+        return assign(self.split, self._ranges, self.fold, separator)
 
     def pairs_of(self, side: str) -> tuple[Pair, ...]:
         """Return the pairs of a side in the order of the store, by context first."""
@@ -242,7 +245,7 @@ class Task:
     def train_view(self) -> TrainView:
         """Return what a model is fitted to."""
         data, screen = self.data, self.store.fingerprint
-        pairs = data.pairs(self.assignment.train)
+        pairs = data.pairs(self.assignment.train, self._kept_contexts)
         train = {pair: data.cells(self._rows(pair), screen, pair) for pair in pairs}
         shown = {
             c: data.controls(self._control_rows(c, "shown"), screen, c)
@@ -325,6 +328,18 @@ class Task:
     def _control_ranges(self) -> dict[str, tuple[int, int]]:
         label = self.store.control_label
         return {r.context: (r.start, r.stop) for r in self.store.ranges if r.perturbation == label}
+
+    @property
+    def _kept_contexts(self) -> frozenset[str]:
+        """The held-out contexts that are partly trained on; ``train_contexts: N`` has them first.
+
+        Where every context has tested pairs, as under unseen-perturbation, none is held out.
+        """
+        if self.split.version == 1 or self.split.kind not in ("few-shot-context", "listed"):
+            return frozenset()
+        tested = {pair.context for pair in self.assignment.test}
+        trained = {pair.context for pair in self.assignment.train}
+        return frozenset(tested & trained) if trained - tested else frozenset()
 
     def _rows(self, pair: Pair) -> np.ndarray:
         return np.arange(*self._ranges[pair])

@@ -25,7 +25,7 @@ from harness.runs.runner import run_job
 from harness.scoring.batch import Request, score_files
 from harness.scoring.scorer import prepare, score
 from harness.scoring.to_counts import CountedCells
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ def harness(file: str) -> Iterator[int]:
     """Sets of 64 cells with as many controls, by `harness.models.networks.data_loader`."""
     from harness.data.store import open_store
     from harness.models.networks.data_loader import Loader, Loading
-    from harness.tasks.splits import parse_split
+    from harness.tasks import parse_split
     from harness.tasks.task import Task
 
     split = parse_split({"kind": "unseen-perturbation", "folds": 60})

@@ -41,7 +41,7 @@ from harness.runs.runner import run_job
 from harness.runs.trial import run_trial
 from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from harness.jobs.expansion import Screen, SplitChoice, expand
 from harness.jobs.job import read_job
 from harness.models.registry import parameters_of
 from harness.runs.plan import known_names
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 
 REAL = ("papalexi21", "perturbench_devel", "zhao21", "datlinger21")
 RIGHT = {

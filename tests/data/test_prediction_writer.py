@@ -17,7 +17,7 @@ from harness.data.store import open_store, ranges_of
 from harness.data.store_writer import StoreWriter
 from harness.errors import ModelError
 from harness.runs.runner import run_job
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Prediction, Task
 from harness.testing import tiny_screen
 from tests.synthetic import make_screen, write_store

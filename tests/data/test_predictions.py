@@ -21,7 +21,7 @@ from harness.data.predictions import (
 from harness.errors import DataError, ModelError
 from harness.kernels.threads import Limits
 from harness.models import make_model, with_cells
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Prediction, Task
 from harness.testing import tiny_screen
 

@@ -25,7 +25,8 @@ from harness.data.simulation.screens import (
     simulated_card,
 )
 from harness.errors import DataError
-from harness.tasks.splits import assign, n_folds, parse_split
+from harness.tasks.split_kinds import parse_split
+from harness.tasks.splits import assign, n_folds
 from tests.synthetic import make_screen, write_store
 
 if TYPE_CHECKING:

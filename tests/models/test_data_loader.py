@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness.models.networks.data_loader import Loader, Loading, ahead
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import MemoryScreen, PairRange, tiny_screen
 

@@ -22,7 +22,7 @@ from harness.models.external.model import class_of
 from harness.models.external.spec import Labels
 from harness.runs.plan import plan_job
 from harness.runs.runner import run_job
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import check_model, tiny_screen
 from harness.testing.screen import MemoryScreen

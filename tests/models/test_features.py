@@ -10,7 +10,7 @@ from harness.config.input_file import InputFile, choices, is_file, takes_file
 from harness.errors import DataError, ModelError
 from harness.models import make_model, notes, parameters_of
 from harness.models.features import features_of, principal_scores
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import tiny_screen
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.errors import ModelError
 from harness.models import make_model, notes, with_cells
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Prediction, Task
 from harness.testing import tiny_screen
 

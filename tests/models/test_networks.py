@@ -17,7 +17,7 @@ from harness.errors import ModelError
 from harness.models import make_model, notes, parameters_of, registered_classes, with_cells
 from harness.models.networks import base as settings
 from harness.models.networks.encoding import Encoding
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import tiny_screen
 

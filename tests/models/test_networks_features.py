@@ -14,7 +14,7 @@ from harness.errors import ModelError
 from harness.models import make_model, notes
 from harness.runs.plan import plan_job
 from harness.runs.runner import run_job
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import check_model, tiny_screen
 

@@ -8,7 +8,7 @@ import pytest
 from harness.models import make_model, notes
 from harness.models.features import features_of
 from harness.models.residuals import PENALTIES, ridge_weights
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Query, Task
 from harness.testing import tiny_screen
 

@@ -18,7 +18,7 @@ from harness.data.store import open_store
 from harness.models.base import _MODELS, ModelInfo
 from harness.models.means import ControlMean
 from harness.runs.runner import run_job
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Prediction, Task
 
 if TYPE_CHECKING:

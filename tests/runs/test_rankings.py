@@ -16,7 +16,7 @@ from harness.data.predictions import PredictionWriter, with_controls
 from harness.models import make_model, registered_classes, with_cells
 from harness.scoring.options import ScoringOptions
 from harness.scoring.scorer import prepare, score
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import tiny_screen
 

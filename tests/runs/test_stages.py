@@ -318,7 +318,7 @@ def test_views_are_not_pickled_with_a_model(tmp_path: Path, small_view: TrainVie
 def small_view(tmp_path_factory: pytest.TempPathFactory) -> TrainView:
     from harness.data.store import open_store
     from harness.runs.datasets import prepare
-    from harness.tasks.splits import parse_split
+    from harness.tasks import parse_split
     from harness.tasks.task import Task
 
     found = prepare(JOB["dataset"])

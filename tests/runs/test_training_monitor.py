@@ -17,7 +17,7 @@ from harness.data.store import open_store
 from harness.errors import ModelError, UnknownNameError
 from harness.runs.runner import run_job
 from harness.runs.training_monitor import TrialSupervision
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 
 torch = pytest.importorskip("torch", reason="networks need the extra `torch`")

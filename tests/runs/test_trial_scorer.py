@@ -15,7 +15,7 @@ from harness.errors import JobError
 from harness.runs.runner import run_job
 from harness.scoring.scorer import Scorer, prepare, score
 from harness.scoring.to_counts import CountedCells
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from tests.synthetic import make_screen, write_store
 

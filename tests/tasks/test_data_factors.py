@@ -9,8 +9,8 @@ import pytest
 
 from harness.errors import DataError, HeldOutError
 from harness.kernels.thinning import thinned
+from harness.tasks import parse_split
 from harness.tasks.data_factors import DataFactors, ThinReader
-from harness.tasks.splits import parse_split
 from harness.tasks.task import Task
 from harness.testing import MemoryScreen, tiny_screen
 
@@ -83,6 +83,20 @@ def test_training_contexts_are_named_or_counted(screen):
     counted = task(screen, train_contexts=1).train_view()
     assert len({pair.context for pair in counted.pairs}) == 1
     assert counted.contexts == ("c0", "c1")  # controls may always be seen
+
+
+@pytest.mark.parametrize("held", ["c0", "c1"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_number_of_training_contexts_keeps_the_held_out_one(screen, held, seed):
+    declared = {"kind": "few-shot-context", "contexts": [held]}
+    factors = DataFactors(seed=seed, train_contexts=1)
+    view = Task(screen, parse_split(declared), data=factors).train_view()
+    assert {pair.context for pair in view.pairs} == {held}
+    older = [
+        Task(screen, parse_split(declared | {"version": 1}), data=DataFactors(s, train_contexts=1))
+        for s in range(8)
+    ]
+    assert len({task.train_view().pairs[0].context for task in older}) == 2
 
 
 def test_what_is_left_out_is_refused_with_the_reason(screen):

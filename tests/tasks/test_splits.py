@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DeclarationError
-from harness.tasks.splits import KINDS, Pair, assign, n_folds, parse_split
+from harness.tasks.split_kinds import KINDS, parse_split
+from harness.tasks.splits import Pair, assign, n_folds
 
 GENES = [f"G{i}" for i in range(11)]
 PAIRS = [Pair(p, c) for c in ("k562", "rpe1", "jurkat") for p in GENES]
@@ -77,6 +78,75 @@ def test_few_shot_shows_a_share_of_the_context_and_all_of_the_others():
 def test_zero_shot_holds_out_all_pairs_of_the_context():
     split = assign(spec("zero-shot-context", contexts=["rpe1", "k562"]), PAIRS, 1)
     assert split.test == {pair for pair in PAIRS if pair.context == "k562"}
+
+
+def test_few_shot_shows_other_perturbations_in_each_context():
+    shown = []
+    for fold in range(3):
+        split = assign(spec("few-shot-context"), PAIRS, fold)
+        [context] = {pair.context for pair in split.test}
+        shown.append(names(pair for pair in split.train if pair.context == context))
+    assert len({frozenset(some) for some in shown}) == 3
+    older = [assign(spec("few-shot-context", version=1), PAIRS, fold).test for fold in range(3)]
+    assert len({frozenset(names(test)) for test in older}) == 1
+
+
+def test_zero_shot_validation_holds_out_a_context_as_the_test_does():
+    split = assign(spec("zero-shot-context", contexts=["rpe1"], validation=0.1), PAIRS)
+    [context] = {pair.context for pair in split.validation}
+    assert context in {"k562", "jurkat"}
+    assert len(split.validation) == len(GENES)
+    assert {pair.context for pair in split.train} == {"k562", "jurkat"} - {context}
+    older = spec("zero-shot-context", contexts=["rpe1"], validation=0.1, version=1)
+    assert {pair.context for pair in assign(older, PAIRS).validation} == {"k562", "jurkat"}
+
+
+def test_zero_shot_tests_what_another_context_trains_unless_asked():
+    alone = Pair("ALONE", "rpe1")
+    pairs = [*PAIRS, alone]
+    declared = {"kind": "zero-shot-context", "contexts": ["rpe1"]}
+    assert alone not in assign(parse_split(declared), pairs).test
+    assert alone in assign(parse_split(declared | {"untrained": True}), pairs).test
+    assert alone in assign(parse_split(declared | {"version": 1}), pairs).test
+
+
+def test_a_key_that_came_later_is_part_of_a_declaration_only_where_it_is_set():
+    plain, other = spec("zero-shot-context"), spec("zero-shot-context", untrained=True)
+    assert "untrained" not in plain.model_dump_json()
+    assert "untrained" in other.model_dump_json()
+    assert parse_split(json.loads(other.model_dump_json())) == other
+
+
+def test_no_version_that_is_unknown_is_taken():
+    with pytest.raises(DeclarationError, match="version"):
+        spec("few-shot-context", version=3)
+    with pytest.raises(DeclarationError, match="untrained is of version 2"):
+        spec("zero-shot-context", version=1, untrained=True)
+
+
+@given(
+    perturbations=st.sets(
+        st.lists(st.sampled_from("ABCDEFGH"), min_size=1, max_size=3, unique=True).map("+".join),
+        min_size=12,
+    ),
+    validation=st.sampled_from([0.0, 0.3]),
+)
+def test_no_gene_of_a_tested_perturbation_was_perturbed_in_training(perturbations, validation):
+    pairs = [Pair(name, "k562") for name in sorted({*perturbations, *"ABCDEFGH"})]
+    split = spec("unseen-perturbation", folds=2, validation=validation)
+    for fold in range(2):
+        sides = assign(split, pairs, fold, "+")
+        trained, chosen, tested = (
+            {gene for name in names(side) for gene in name.split("+")} for side in sides
+        )
+        assert not trained & tested
+        assert not trained & chosen
+        assert not chosen & tested
+
+
+def test_genes_are_dealt_as_names_are_where_nothing_is_combined():
+    split = spec("unseen-perturbation", folds=3)
+    assert assign(split, PAIRS, 1, "+") == assign(split, PAIRS, 1)
 
 
 def test_a_context_split_has_a_fold_for_each_context():

@@ -10,7 +10,7 @@ import pytest
 
 from harness.data.store_writer import StoreWriter
 from harness.errors import DataError, HeldOutError
-from harness.tasks.splits import parse_split
+from harness.tasks import parse_split
 from harness.tasks.task import Task
 from harness.testing import MemoryScreen, PairRange, tiny_screen
 
