@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -46,17 +46,20 @@ class DETable:
         Two-sided p-values of the rank test, plain and Benjamini–Hochberg adjusted; float64.
     fold_change
         Ratio of geometric means; float64.
+    left_out
+        Which genes are never called, whatever their p-value; None: none.
     """
 
     p: np.ndarray
     adjusted: np.ndarray
     fold_change: np.ndarray
+    left_out: np.ndarray | None = None
 
     @cached_property
     def significant(self) -> np.ndarray:
         """Which genes are called, decided in float32."""
         called: np.ndarray = self.adjusted.astype(np.float32) < SIGNIFICANT_BELOW
-        return called
+        return called if self.left_out is None else called & ~self.left_out
 
     @cached_property
     def log2_fold_change(self) -> np.ndarray:
@@ -160,6 +163,8 @@ class Comparison:
         How differential expression is computed.
     threads
         How many threads a metric may use.
+    targets_left_out
+        Whether tables of differential expression leave out each pair's own target gene.
     """
 
     perturbations: tuple[str, ...]
@@ -168,6 +173,7 @@ class Comparison:
     prediction: Side
     conventions: Conventions
     threads: int = 1
+    targets_left_out: bool = False
 
     @property
     def n_pairs(self) -> int:
@@ -182,12 +188,26 @@ class Comparison:
             places.setdefault(gene, []).append(column)
         return tuple(tuple(places.get(name, ())) for name in self.perturbations)
 
-    @property
+    @cached_property
+    def without_targets(self) -> Comparison:
+        """The same comparison, with each pair's own target gene left out of its DE genes."""
+        return replace(self, targets_left_out=True)
+
+    @cached_property
     def true_de(self) -> DETable:
         """The truth's differential expression."""
-        return self.truth.de(self.conventions)
+        return self._de(self.truth)
 
-    @property
+    @cached_property
     def predicted_de(self) -> DETable:
         """The prediction's differential expression."""
-        return self.prediction.de(self.conventions)
+        return self._de(self.prediction)
+
+    def _de(self, side: Side) -> DETable:
+        table = side.de(self.conventions)
+        if not self.targets_left_out:
+            return table
+        left_out = np.zeros(table.p.shape, dtype=bool)
+        for pair, columns in enumerate(self.own_genes):
+            left_out[pair, list(columns)] = True
+        return replace(table, left_out=left_out)

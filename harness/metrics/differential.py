@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,9 +11,9 @@ from harness.metrics.base import (
     CONSTANT_PREDICTION,
     CONSTANT_TRUTH,
     NO_TRUE_GENES,
+    Function,
     Metric,
     Values,
-    metric,
     register,
 )
 from harness.metrics.correlation import one_for_all, spearman
@@ -26,7 +27,40 @@ FLOOR = np.float32(1e-10)
 """Adjusted p below this counts as this where significance is a score."""
 
 
-@metric("overlap_at_N", needs="de", higher_is_better=True, best=1.0)
+def _de_metric(
+    name: str, *, higher_is_better: bool | None, best: float | None, per_context: bool = False
+) -> Callable[[Function], Function]:
+    """Register the decorated function, and once more without each pair's own target gene."""
+
+    def decorate(function: Function) -> Function:
+        complete = Metric(
+            name,
+            1,
+            frozenset(["de"]),
+            higher_is_better,
+            best,
+            function,
+            per_context=per_context,
+        )
+
+        def without_target(comparison: Comparison) -> Values:
+            return function(comparison.without_targets)
+
+        without_target.__doc__ = f"""As `{name}`, without the perturbation's own target gene.
+
+        That a knocked-down gene is down is known before any experiment. The gene that bears the
+        perturbation's name is taken out of the lists of both sides after p-values were adjusted, so
+        all other genes are called as in `{name}`. A pair whose name is no gene, a combination among
+        them, has the value of `{name}`.
+        """
+        register(complete)
+        register(replace(complete, name=f"{name}_no_target", function=without_target))
+        return function
+
+    return decorate
+
+
+@_de_metric("overlap_at_N", higher_is_better=True, best=1.0)
 def overlap_at_n(comparison: Comparison) -> Values:
     """Differential expression score: share of the truth's DE genes among as many predicted ones.
 
@@ -40,7 +74,7 @@ def overlap_at_n(comparison: Comparison) -> Values:
     return Values.of(_overlaps(comparison, None))
 
 
-@metric("precision_at_N", needs="de", higher_is_better=True, best=1.0)
+@_de_metric("precision_at_N", higher_is_better=True, best=1.0)
 def precision_at_n(comparison: Comparison) -> Values:
     """Share of the prediction's DE genes that are among as many of the truth's largest.
 
@@ -88,20 +122,11 @@ def _precision_at(k: int) -> Callable[[Comparison], Values]:
 
 
 for _k in (50, 100, 200, 500):
-    for _name, _function in (("overlap", _overlap_at(_k)), ("precision", _precision_at(_k))):
-        register(
-            Metric(
-                name=f"{_name}_at_{_k}",
-                version=1,
-                needs=frozenset(["de"]),
-                higher_is_better=True,
-                best=1.0,
-                function=_function,
-            )
-        )
+    _de_metric(f"overlap_at_{_k}", higher_is_better=True, best=1.0)(_overlap_at(_k))
+    _de_metric(f"precision_at_{_k}", higher_is_better=True, best=1.0)(_precision_at(_k))
 
 
-@metric("de_spearman_sig", needs="de", higher_is_better=True, best=1.0, per_context=True)
+@_de_metric("de_spearman_sig", higher_is_better=True, best=1.0, per_context=True)
 def de_spearman_sig(comparison: Comparison) -> Values:
     """Spearman correlation over perturbations of how many genes are significant on each side.
 
@@ -118,7 +143,7 @@ def de_spearman_sig(comparison: Comparison) -> Values:
     return Values.for_all(found.values[0], comparison.n_pairs, found.reasons[0])
 
 
-@metric("de_direction_match", needs="de", higher_is_better=True, best=1.0)
+@_de_metric("de_direction_match", higher_is_better=True, best=1.0)
 def de_direction_match(comparison: Comparison) -> Values:
     """Share of the truth's DE genes whose predicted fold change has the true sign.
 
@@ -130,7 +155,7 @@ def de_direction_match(comparison: Comparison) -> Values:
     return _mean_over_true(comparison, signs[0] == signs[1])
 
 
-@metric("de_spearman_lfc_sig", needs="de", higher_is_better=True, best=1.0)
+@_de_metric("de_spearman_lfc_sig", higher_is_better=True, best=1.0)
 def de_spearman_lfc_sig(comparison: Comparison) -> Values:
     """Spearman correlation of predicted with true log2 fold changes over the truth's DE genes.
 
@@ -155,7 +180,7 @@ def de_spearman_lfc_sig(comparison: Comparison) -> Values:
     )
 
 
-@metric("de_sig_genes_recall", needs="de", higher_is_better=True, best=1.0)
+@_de_metric("de_sig_genes_recall", higher_is_better=True, best=1.0)
 def de_sig_genes_recall(comparison: Comparison) -> Values:
     """Share of the truth's DE genes that are significant in the prediction.
 
@@ -171,19 +196,19 @@ def _mean_over_true(comparison: Comparison, hits: np.ndarray) -> Values:
     return Values.of(share, (number == 0, NO_TRUE_GENES))
 
 
-@metric("de_nsig_counts_real", needs="de", higher_is_better=None, best=None)
+@_de_metric("de_nsig_counts_real", higher_is_better=None, best=None)
 def de_nsig_counts_real(comparison: Comparison) -> Values:
     """Count the genes significant in the truth."""
     return Values.of(comparison.true_de.significant.sum(axis=1))
 
 
-@metric("de_nsig_counts_pred", needs="de", higher_is_better=None, best=None)
+@_de_metric("de_nsig_counts_pred", higher_is_better=None, best=None)
 def de_nsig_counts_pred(comparison: Comparison) -> Values:
     """Count the genes significant in the prediction."""
     return Values.of(comparison.predicted_de.significant.sum(axis=1))
 
 
-@metric("pr_auc", needs="de", higher_is_better=True, best=1.0)
+@_de_metric("pr_auc", higher_is_better=True, best=1.0)
 def pr_auc(comparison: Comparison) -> Values:
     """Area under the precision-recall curve of predicted significance for the truth's DE genes.
 
@@ -199,7 +224,7 @@ def pr_auc(comparison: Comparison) -> Values:
     return _areas(comparison, area)
 
 
-@metric("roc_auc", needs="de", higher_is_better=True, best=1.0)
+@_de_metric("roc_auc", higher_is_better=True, best=1.0)
 def roc_auc(comparison: Comparison) -> Values:
     """Area under the ROC curve of predicted significance for the truth's DE genes.
 
@@ -216,16 +241,18 @@ def roc_auc(comparison: Comparison) -> Values:
 
 def _areas(comparison: Comparison, area: Callable[[np.ndarray, np.ndarray], float]) -> Values:
     """Apply `area` to the cumulative hits and misses at each threshold, for every pair."""
-    called = comparison.true_de.significant
+    called, left_out = comparison.true_de.significant, comparison.true_de.left_out
+    kept = np.ones(called.shape, dtype=bool) if left_out is None else ~left_out
     number = called.sum(axis=1)
-    one_class = (number == 0) | (number == called.shape[1])
+    one_class = (number == 0) | (number == kept.sum(axis=1))
     floored = np.clip(comparison.predicted_de.adjusted.astype(np.float32), FLOOR, 1)
     # Rounded twice, as the oracle does: it decides which genes are tied.
     logs = np.log(floored.astype(np.float64)).astype(np.float32)
     scores = -(logs / np.log(10, dtype=np.float32))
     found = np.full(comparison.n_pairs, np.nan)
     for pair in np.flatnonzero(~one_class):
-        order = np.argsort(-scores[pair], kind="stable")
+        order = np.flatnonzero(kept[pair])
+        order = order[np.argsort(-scores[pair, order], kind="stable")]
         ordered, true = scores[pair, order], called[pair, order]
         last = np.append(ordered[1:] != ordered[:-1], True)
         found[pair] = area(np.cumsum(true)[last], np.cumsum(~true)[last])

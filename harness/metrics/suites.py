@@ -101,6 +101,9 @@ _CALIBRATED = (
     "overlap_at_N",
     "de_direction_match",
     "pr_auc",
+    "overlap_at_N_no_target",
+    "de_direction_match_no_target",
+    "pr_auc_no_target",
 )
 
 _SUITES = {

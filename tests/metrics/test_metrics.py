@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
@@ -9,6 +11,7 @@ from scipy.stats import mannwhitneyu
 from harness.metrics import Comparison, Conventions, Metric, Side, register, registered, suite_named
 from harness.metrics.base import Values
 from harness.metrics.combined_score import scaled_scores
+from harness.metrics.comparison import DETable
 from harness.metrics.suites import registered_suites
 
 CONVENTIONS = Conventions(fold_changes="clipped", adjusted_over="run", exact_when_small=True)
@@ -142,3 +145,38 @@ def test_suites_name_registered_metrics(name: str) -> None:
 def test_scaled_scores_run_from_baseline_to_best() -> None:
     found = scaled_scores([0.7, 0.2, 0.1, np.nan], [0.4, 0.4, 0.4, 0.4], [1.0, 0.0, 1.0, 0.0])
     np.testing.assert_allclose(found, [0.5, 0.5, 0, 0])
+
+
+DE_METRICS = [name for name in registered() if f"{name}_no_target" in registered()]
+
+
+@pytest.mark.parametrize("name", DE_METRICS)
+def test_without_its_target_a_pair_scores_as_if_the_gene_had_not_been_measured(name: str) -> None:
+    rng = np.random.default_rng(3)
+    p = rng.uniform(0, 0.1, size=(2, 3, 40))
+    fold_change = np.exp(rng.normal(size=(2, 3, 40)))
+    genes = tuple(f"g{gene}" for gene in range(40))
+
+    def comparison(columns: np.ndarray, names: tuple[str, ...], rows: slice) -> Comparison:
+        sides = []
+        for i in range(2):
+            values = p[i][rows][:, columns], fold_change[i][rows][:, columns]
+            table = DETable(values[0], values[0], values[1])
+            sides.append(replace(side(np.ones(values[0].shape)), given=table))
+        kept = tuple(genes[column] for column in columns)
+        return Comparison(names, kept, *sides, CONVENTIONS)
+
+    everything = np.arange(40)
+    names = ("g7", "g31", "compound")
+    found = registered()[f"{name}_no_target"](comparison(everything, names, slice(None))).values
+    if registered()[name].per_context:
+        assert not np.isnan(found).any()
+        return
+    for row, left_out in enumerate((7, 31, -1)):
+        kept = everything[everything != left_out]
+        alone = comparison(kept, names[row : row + 1], slice(row, row + 1))
+        assert found[row] == registered()[name](alone).values[0]
+
+
+def test_differential_expression_scores_all_exist_without_the_target() -> None:
+    assert set(DE_METRICS) == set(suite_named("cell-eval:de").metrics)
