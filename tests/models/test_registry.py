@@ -33,7 +33,7 @@ def test_the_means_are_three_models_and_each_keeps_its_step_to_cells():
     models = registered_classes()
     found = {name for name, info in models.items() if info.model.__module__.endswith(".means")}
     assert found == {"control-mean", "perturbation-mean", "cell-eval-baseline"}
-    assert {models[name].cells for name in found} == {"shift-controls", "tile-profile"}
+    assert {models[name].cells for name in found} == {"match-controls", "tile-profile"}
     assert models["cell-eval-baseline"].cells == "tile-profile"
 
 
@@ -68,7 +68,7 @@ def test_an_unknown_parameter_gets_a_near_match():
 def test_parameters_are_told_with_types_and_defaults():
     rank = parameters_of("linear")["rank"]
     assert (rank.annotation, rank.default) == (base.Count, 10)
-    assert parameters_of("linear")["cells"].default == "shift-controls"
+    assert parameters_of("linear")["cells"].default == "match-controls"
     assert parameters_of("cell-eval-baseline")["cells"].default == "tile-profile"
     assert "cells" not in parameters_of("replicate")
 

@@ -355,3 +355,43 @@ def test_singles_are_not_shrunk_and_without_combinations_nothing_is():
     for pair, effect in effects(task, model).items():
         np.testing.assert_array_equal(effect, plain[pair])
     assert "the sum is not shrunk" in notes(model)[0]
+
+
+def share_left(view):
+    columns = {gene: column for column, gene in enumerate(view.genes)}
+    left = there = 0.0
+    for perturbation, context in view.pairs:
+        for target in view.targets(perturbation):
+            left += view.pseudobulk(perturbation, context)[columns[target]]
+            there += view.control_pseudobulk(context)[columns[target]]
+    return left / there
+
+
+@pytest.mark.parametrize("name", ["target-knockdown", "mean-and-target"])
+def test_a_target_is_lowered_as_targets_are_in_training(unseen, name):
+    view = unseen.train_view()
+    model = fitted(unseen, name)
+    for answer in model.predict(unseen.queries()):
+        context = answer.query.context
+        expected = view.control_pseudobulk(context).copy()
+        if name == "mean-and-target":
+            expected += mean_effect(view, context)
+        assert answer.query.targets
+        for target in answer.query.targets:
+            column = view.genes.index(target)
+            expected[column] = share_left(view) * view.control_pseudobulk(context)[column]
+        np.testing.assert_allclose(answer.profile, expected)
+    assert not notes(model)
+
+
+@pytest.mark.parametrize("name", ["target-knockdown", "mean-and-target"])
+def test_a_query_whose_target_was_not_measured_gets_a_note(unseen, name):
+    model = fitted(unseen, name)
+    query = Query("compound", "c0", (), 5)
+    other = "control-mean" if name == "target-knockdown" else "perturbation-mean"
+    [answer] = model.predict([query])
+    [floor] = fitted(unseen, other).predict([query])
+    np.testing.assert_array_equal(answer.profile, floor.profile)
+    assert notes(model) == (
+        "compound in c0: its target is no gene of the screen, no gene is lowered",
+    )
