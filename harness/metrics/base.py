@@ -18,9 +18,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Need = Literal["profiles", "de", "energy", "populations", "counts"]
+Need = Literal["profiles", "de", "energy", "populations", "centre", "counts"]
 """What a metric reads of both sides: pseudobulks, rank tests, distances between cells of one side
-or of both; or raw counts, and then its comparison is a `count_comparison.CountComparison`."""
+or of both, a reference mean from outside the truth; or raw counts, and then its comparison is a `count_comparison.CountComparison`."""
 
 Function = TypeVar("Function", bound="Callable[[Any], Values]")
 
@@ -167,7 +167,7 @@ def metric_named(name: str) -> Metric:
 def metric(  # noqa: PLR0913 - what is to be said of a metric, all by keyword
     name: str,
     *,
-    needs: Need,
+    needs: Need | tuple[Need, ...],
     higher_is_better: bool | None,
     best: float | None,
     version: int = 1,
@@ -177,7 +177,7 @@ def metric(  # noqa: PLR0913 - what is to be said of a metric, all by keyword
     """Register the decorated function as a metric."""
 
     def decorate(function: Function) -> Function:
-        needed: frozenset[Need] = frozenset([needs])
+        needed: frozenset[Need] = frozenset([needs] if isinstance(needs, str) else needs)
         register(
             Metric(name, version, needed, higher_is_better, best, function, reduce, per_context)
         )

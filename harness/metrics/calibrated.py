@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 ALONE = "fewer than two perturbations"
 """Why a value that needs other perturbations is undefined."""
 
+NO_CENTRE = "no reference mean given"
+"""Why a value that is centred on a mean from outside the truth is undefined."""
+
+NO_EFFECT = 1e-5
+"""A prediction none of whose genes is farther than this from the centre counts as the centre."""
+
 FEW_CELLS = "fewer than two cells"
 """Why a mean over pairs of different cells is undefined."""
 
@@ -59,7 +65,54 @@ def r2_delta_perturbed_mean(comparison: Comparison) -> Values:
     """
     predicted, true = _centred(comparison)
     weights = np.full(true.shape, 1.0 / true.shape[1])
-    return _explained(comparison, predicted, true, weights)
+    return _explained(predicted, true, weights, (comparison.n_pairs < 2, ALONE))
+
+
+@metric(
+    "pearson_delta_training_mean", needs=("profiles", "centre"), higher_is_better=True, best=1.0
+)
+def pearson_delta_training_mean(comparison: Comparison) -> Values:
+    """Pearson correlation over genes of predicted with true effect from the training mean.
+
+    corr(x̂̄_p - m, x̄_p - m) as `pearson_delta_perturbed_mean`, but m comes from outside the held-out
+    side: in jobs the context's control plus the mean effect of the split's training perturbations
+    in the context, or over contexts where it has none; in ``harness score`` the profile of
+    ``--centre``. So what the held-out perturbations have in common, and which of them were drawn,
+    is in neither side, and the training mean itself scores 0: where no gene of x̂̄_p - m exceeds
+    1e-5 the prediction counts as constant, and the correlation is 0. Undefined without a reference
+    mean, or where the true effect is the same for all genes.
+    """
+    predicted, true = _from_centre(comparison)
+    found = np.where(_is_centre(predicted) | constant(predicted), 0.0, pearson(predicted, true))
+    return Values.of(
+        found, (comparison.centre is None, NO_CENTRE), (constant(true), CONSTANT_TRUTH)
+    )
+
+
+@metric("r2_delta_training_mean", needs=("profiles", "centre"), higher_is_better=True, best=1.0)
+def r2_delta_training_mean(comparison: Comparison) -> Values:
+    """Explained share of the variance over genes of the effect from the training mean.
+
+    R² as in `r2_delta_perturbed_mean`, centred as in `pearson_delta_training_mean`. At most 1,
+    without a lower bound. Undefined without a reference mean, or where the true effect is the same
+    for all genes.
+    """
+    predicted, true = _from_centre(comparison)
+    weights = np.full(true.shape, 1.0 / true.shape[1])
+    return _explained(predicted, true, weights, (comparison.centre is None, NO_CENTRE))
+
+
+@metric("weighted_r2_delta_training_mean", needs=("de", "centre"), higher_is_better=True, best=1.0)
+def weighted_r2_delta_training_mean(comparison: Comparison) -> Values:
+    """Explained share of the weighted variance of the effect from the training mean.
+
+    R²_w as in `weighted_r2_delta_perturbed_mean`, centred as in `pearson_delta_training_mean`. At
+    most 1, without a lower bound. Undefined without a reference mean, or where the true effect is
+    the same for all genes that have a weight.
+    """
+    predicted, true = _from_centre(comparison)
+    missing = (comparison.centre is None, NO_CENTRE)
+    return _explained(predicted, true, _weights(comparison), missing)
 
 
 @metric("wmse", needs="de", higher_is_better=False, best=0.0)
@@ -86,7 +139,7 @@ def weighted_r2_delta_perturbed_mean(comparison: Comparison) -> Values:
     for a single perturbation, or where t is the same for all genes that have a weight.
     """
     predicted, true = _centred(comparison)
-    return _explained(comparison, predicted, true, _weights(comparison))
+    return _explained(predicted, true, _weights(comparison), (comparison.n_pairs < 2, ALONE))
 
 
 @metric("centroid_accuracy", needs="profiles", higher_is_better=True, best=1.0)
@@ -159,8 +212,24 @@ def _centred(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
     return predicted - others, true - others
 
 
+def _from_centre(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and true pseudobulks less the reference mean; as they are without one."""
+    predicted, true = _profiles(comparison)
+    centre = 0.0 if comparison.centre is None else comparison.centre
+    return predicted - centre, true - centre
+
+
+def _is_centre(centred: np.ndarray) -> np.ndarray:
+    """Tell which predictions are the reference mean itself, but for rounding."""
+    same: np.ndarray = np.abs(centred).max(axis=-1, initial=0.0) <= NO_EFFECT
+    return same
+
+
 def _explained(
-    comparison: Comparison, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray
+    predicted: np.ndarray,
+    true: np.ndarray,
+    weights: np.ndarray,
+    undefined: tuple[np.ndarray | bool, str],
 ) -> Values:
     """Weighted coefficient of determination along the last axis; the weights sum to 1."""
     mean = (weights * true).sum(axis=1, keepdims=True)
@@ -169,7 +238,7 @@ def _explained(
     flat = constant(np.where(weights > 0, true, _first_weighted(true, weights)))
     return Values.of(
         1.0 - np.divide(error, variance, out=np.ones_like(error), where=variance > 0),
-        (comparison.n_pairs < 2, ALONE),
+        undefined,
         (flat | (variance == 0), CONSTANT_TRUTH),
     )
 

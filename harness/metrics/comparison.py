@@ -163,6 +163,9 @@ class Comparison:
         How differential expression is computed.
     threads
         How many threads a metric may use.
+    centre
+        (n_genes,) a reference profile from outside the truth, such as the mean of the training
+        perturbations; None: none was given.
     targets_left_out
         Whether tables of differential expression leave out each pair's own target gene.
     """
@@ -173,6 +176,7 @@ class Comparison:
     prediction: Side
     conventions: Conventions
     threads: int = 1
+    centre: np.ndarray | None = None
     targets_left_out: bool = False
 
     @property

@@ -90,6 +90,9 @@ _MINIMAL = (
     "discrimination_score_l1",
 )
 _CALIBRATED = (
+    "pearson_delta_training_mean",
+    "r2_delta_training_mean",
+    "weighted_r2_delta_training_mean",
     "pearson_delta_perturbed_mean",
     "r2_delta_perturbed_mean",
     "wmse",
