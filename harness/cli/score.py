@@ -36,6 +36,7 @@ def score_(  # noqa: PLR0913 - the options of a command
     reference: str | None = None,
     de_truth: str | None = None,
     de_prediction: Tables = None,
+    centre: str | None = None,
     baseline: str | None = None,
     perturbation_column: str = "target_gene",
     context_column: str | None = None,
@@ -71,6 +72,10 @@ def score_(  # noqa: PLR0913 - the options of a command
         the rank test.
     de_prediction
         The same of each prediction, in their order.
+    centre
+        A table (CSV, TSV, Parquet) of reference profiles, genes as rows and contexts as columns,
+        that the metrics named *_training_mean centre effects on, such as the mean of the training
+        perturbations.
     baseline
         A prediction that combined scores are measured from.
     perturbation_column
@@ -119,6 +124,7 @@ def score_(  # noqa: PLR0913 - the options of a command
         baseline=baseline,
         options=options,
         reference=reference,
+        centre=centre,
         de_truth=de_truth,
         de_predictions=dict(zip(prediction, de_prediction or (), strict=False)),
     )

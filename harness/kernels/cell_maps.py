@@ -152,7 +152,8 @@ def _quantile_table() -> np.ndarray:
     share = (np.arange(_LEVELS) + 0.5) / _LEVELS
     of_zero = np.exp(-size * np.log1p(mean / size))
     quantiles: np.ndarray = nbinom.ppf(of_zero + share * (1 - of_zero), size, size / (size + mean))
-    return np.maximum(quantiles, 1.0)
+    np.maximum(quantiles, 1.0, out=quantiles)
+    return quantiles
 
 
 def _unit(controls: np.ndarray) -> float:
@@ -208,7 +209,7 @@ def _fit(columns: Any, first: int, unit: float, order: Any, levels: Any, moments
 
 
 @compiled
-def _at(values: Any, ranked: Any, share: float) -> float:
+def _at(values: Any, ranked: Any, share: float) -> Any:
     """Return a quantile of values, between the two that are next to it."""
     n = len(values)
     at = min(max(share * n - 0.5, 0.0), n - 1.0)
@@ -227,7 +228,7 @@ def _tabulate(levels: Any, moments: Any, folds: Any, table: Any, means: Any) -> 
 
 
 @compiled
-def _move(levels: Any, moments: Any, fold: float, table: Any, moved: Any) -> float:
+def _move(levels: Any, moments: Any, fold: float, table: Any, moved: Any) -> Any:
     """Write a gene's levels at a fold change, and return the share of cells above zero."""
     share, mean, size = moments
     column = _place(size, _LOG_SIZES)
@@ -251,7 +252,7 @@ def _place(value: float, logs: Any) -> Any:
 
 
 @compiled
-def _quantile(table: Any, row: Any, column: Any, level: int) -> float:
+def _quantile(table: Any, row: Any, column: Any, level: int) -> Any:
     i, x = row
     j, y = column
     left = table[i, j, level] * (1 - x) + table[i + 1, j, level] * x

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Need = Literal["profiles", "de", "energy", "populations", "centre", "counts"]
 """What a metric reads of both sides: pseudobulks, rank tests, distances between cells of one side
-or of both, a reference mean from outside the truth; or raw counts, and then its comparison is a `count_comparison.CountComparison`."""
+or of both, a reference mean from outside the truth; or raw counts, and then its comparison is a
+`count_comparison.CountComparison`."""
 
 Function = TypeVar("Function", bound="Callable[[Any], Values]")
 

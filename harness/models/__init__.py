@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.models.base import registered_classes as registered_classes
     from harness.models.code_version import code_of_model as code_of_model
     from harness.models.code_version import is_other_code as is_other_code
+    from harness.models.effects import MeanEffects as MeanEffects
     from harness.models.external.environment import content_of as content_of
     from harness.models.external.environment import environment_problems as environment_problems
     from harness.models.external.environment import local_requirements as local_requirements
@@ -51,6 +52,7 @@ _NAMES = {
         "model_info notes query_rng register registered_classes"
     ),
     "code_version": "code_of_model is_other_code",
+    "effects": "MeanEffects",
     "external.environment": "content_of local_requirements place_of environment_problems",
     "external.model": "class_of",
     "external.process": "idle_seconds",

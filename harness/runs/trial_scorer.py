@@ -8,15 +8,22 @@ held-out cells.
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from harness.data import HeldPredictions, held_controls, open_predictions, open_store, with_controls
+from harness.models import MeanEffects
 from harness.scoring import CountedCells, Scorer, ScoringOptions
-from harness.tasks import Task, parse_split
+from harness.storage import paths, text_digest
+from harness.tasks import Task, kept_mean, parse_split
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
     from harness.data import Cells, Scale
+    from harness.jobs import TrialSpec
     from harness.runs.request import TrialRequest
     from harness.scoring import Scores
 
@@ -71,6 +78,7 @@ class TrialScorer:
             counts_options=options(scale="counts"),
             metrics=[metric] if metric else None,
             reference=reference,
+            centre=training_mean(task, spec, reference),
             key=None if validation else shared,
         )
 
@@ -103,6 +111,33 @@ class TrialScorer:
         return held_controls(self.task.shown_controls(self.side), data, seed if data else None)
 
 
+def training_mean(task: Task, spec: TrialSpec, reference: str) -> Callable[[str], np.ndarray]:
+    """Return a function that gives the profile of a context that effects are centred on.
+
+    That is the mean of the shown controls plus the mean effect of the split's training
+    perturbations in the context, or over the other contexts where it has none: (n_genes,), log1p.
+    Data factors do not change it. It is kept in the folder that trials share, for each fold.
+    """
+    whole = Task(task.store, task.split, task.fold, controls=task.controls, cache=task.cache)
+
+    @cache
+    def effects() -> MeanEffects:
+        return MeanEffects(whole.train_view())
+
+    def profile(context: str) -> np.ndarray:
+        def compute() -> np.ndarray:
+            control = whole.train_view().control_pseudobulk(context)
+            mean: np.ndarray = control + effects().of(context)
+            return mean
+
+        of = [spec.fingerprint, spec.split_spec, str(spec.fold), spec.controls, context]
+        return kept_mean(
+            paths.join(reference, "training-means"), text_digest("\0".join(of)), compute
+        )
+
+    return profile
+
+
 def score_file(request: TrialRequest, reference: str) -> Scores:
     """Score a prediction that was made elsewhere against a file, or held-out cells of a store."""
     spec, suites = request.spec, request.suites
@@ -110,10 +145,12 @@ def score_file(request: TrialRequest, reference: str) -> Scores:
         **json.loads(spec.prediction)["reading"], threads=request.threads, memory=request.memory
     )
     truth: Any = request.store
+    centre: Callable[[str], np.ndarray] | None = None
     if spec.split_spec:
         split = parse_split(json.loads(spec.split_spec), spec.split)
         task = Task(open_store(request.store), split, spec.fold, controls=spec.controls)
         truth = lambda scale: task.truth(spec.side, scale=scale)  # noqa: E731
+        centre = training_mean(task, spec, reference)
     key = (request.store, spec.fingerprint, spec.split_spec, spec.fold, spec.side, spec.controls)
-    scorer = Scorer(truth, suites, options, reference=reference, key=key)
+    scorer = Scorer(truth, suites, options, reference=reference, centre=centre, key=key)
     return scorer.score(request.prediction, strict=False, with_ends=True)

@@ -68,6 +68,8 @@ class Request:
         How files are read.
     reference
         A folder or URL where the truth's part of scores is kept, and looked for.
+    centre
+        A table of reference profiles that effects are centred on; see `harness.scoring.centre`.
     de_truth, de_predictions
         Tables of differential expression to take in place of the rank test; of predictions, by path
         as given, those that have one.
@@ -78,6 +80,7 @@ class Request:
     baseline: str | None = None
     options: ScoringOptions = field(default_factory=ScoringOptions)
     reference: str | None = None
+    centre: str | None = None
     de_truth: str | None = None
     de_predictions: Mapping[str, str] = field(default_factory=dict)
 
@@ -123,6 +126,7 @@ def score_files(
         metrics=request.metrics,
         reference=request.reference,
         de_table=request.de_truth,
+        centre=request.centre,
     )
     prepared = scorer.truth(request.options.scale)
     batch = Batch()

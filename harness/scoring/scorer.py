@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from harness.errors import UnknownNameError
 from harness.metrics import Comparison, Side, registered, registered_suites, suite_named
 from harness.scoring.anchors import SUITE
 from harness.scoring.cell_distances import distances_apart, energy_distances
+from harness.scoring.centre import read_centre
 from harness.scoring.checks import check_agreement, check_scales
 from harness.scoring.de_tables import give_tables
 from harness.scoring.group_statistics import measure
@@ -27,17 +28,22 @@ from harness.scoring.scores import Scores
 from harness.scoring.truth import PreparedTruth, add_energy, sides_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+    import numpy as np
 
     from harness.data import Cells, Scale
     from harness.kernels import Choice
     from harness.metrics import CountComparison, Metric, Need, Suite
 
+Centre: TypeAlias = "str | Callable[[str], np.ndarray] | None"
+"""A reference mean: a table's path, or a function from a context to (n_genes,) log1p values."""
+
 SUFFIXES = frozenset({".h5ad", ".h5", ".zarr", ".vcc"})
 """What a file's name loses when it becomes the name of a prediction."""
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - options, all by keyword
     truth: Any,
     options: ScoringOptions | None = None,
     *,
@@ -45,6 +51,7 @@ def prepare(
     metrics: Sequence[str] | None = None,
     reference: str | None = None,
     de_table: str | None = None,
+    centre: Centre = None,
 ) -> PreparedTruth:
     """Read the truth and compute its part of every score.
 
@@ -60,11 +67,19 @@ def prepare(
         A folder or URL where that is kept, and looked for, by content. A truth in memory is not.
     de_table
         A table of the truth's differential expression; see `harness.scoring.de_tables`.
+    centre
+        What metrics centre effects on that take a mean from outside the truth: the path of a table
+        (see `harness.scoring.centre`), or a function from a context to (n_genes,) log1p values.
     """
     prepared = PreparedTruth(truth, options or ScoringOptions(), _name(truth, "truth"), reference)
     prepared.measure(_needs(chosen_suites(suite, metrics)))
     if de_table is not None:
         give_tables(prepared.sides, prepared.statistics, de_table)
+    if isinstance(centre, str):
+        profiles = read_centre(centre, prepared.statistics.genes, tuple(prepared.sides))
+        prepared.centre = profiles.__getitem__
+    else:
+        prepared.centre = centre
     return prepared
 
 
@@ -84,6 +99,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     no_target_genes: bool = False,
     backend: Choice = "auto",
     de_table: str | None = None,
+    centre: Centre = None,
     strict: bool = True,
 ) -> Scores:
     """Score one prediction under one suite or several.
@@ -120,6 +136,8 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
     de_table
         CSV or Parquet of the prediction's differential expression, as pdex writes it, to take in
         place of the rank test; `prepare` takes the truth's. Suites of raw counts do not use it.
+    centre
+        As in `prepare`, for a truth that was not prepared.
     strict
         Whether a truth whose effects cannot be told from noise is refused by suites that scale an
         error by them, as the oracle refuses it; else that error is undefined there.
@@ -142,7 +160,7 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
             no_target_genes=no_target_genes,
             backend=backend,
         )
-        truth = prepare(truth, options, suite=suite, metrics=metrics)
+        truth = prepare(truth, options, suite=suite, metrics=metrics, centre=centre)
     truth.measure(needs)
     name = _name(prediction, "prediction")
     cells = truth.options.for_prediction.cells(prediction, name)
@@ -156,7 +174,8 @@ def score(  # noqa: PLR0913 - the public face: each option is one of the command
         truth.counted.check(counted, asked, effects=strict)
     rows = []
     for one, members in chosen:
-        plain = {at: _comparison(truth, at, side, one) for at, side in sides.items()}
+        centred = truth.centre if any("centre" in metric.needs for metric in members) else None
+        plain = {at: _comparison(truth, at, side, one, centred) for at, side in sides.items()}
         for context in sides or counted:
             for metric in members:
                 compared = (counted if "counts" in metric.needs else plain)[context]
@@ -237,7 +256,7 @@ class Scorer:
         How truth and predictions are read.
     counts_options
         Options of suites of raw counts, if they are others.
-    reference, de_table
+    reference, de_table, centre
         As for `prepare`.
     key
         Identifies the truth and how it is read: the next scorer in this process with the same key
@@ -254,12 +273,14 @@ class Scorer:
         metrics: Sequence[str] | None = None,
         reference: str | None = None,
         de_table: str | None = None,
+        centre: Centre = None,
         key: Hashable | None = None,
     ) -> None:
         self.source, self.suites = truth, tuple(suites)
         self.options = options or ScoringOptions()
         self.counts_options = counts_options or self.options
         self.metrics, self.reference, self.de_table, self.key = metrics, reference, de_table, key
+        self.centre = centre
         self.scales: dict[Scale | None, list[str]] = {self.options.scale: [*self.suites]}
         if callable(truth):
             of_counts = [name for name in self.suites if scores_counts(name)]
@@ -287,6 +308,7 @@ class Scorer:
                 metrics=self.metrics,
                 reference=self.reference,
                 de_table=self.de_table,
+                centre=self.centre,
             )
             if self.key is not None:
                 _LAST_TRUTH[scale] = key, prepared
@@ -334,7 +356,13 @@ def _name(source: Any, otherwise: str) -> str:
     return str(getattr(source, "name", otherwise))
 
 
-def _comparison(truth: PreparedTruth, context: str, side: Side, suite: Suite) -> Comparison:
+def _comparison(
+    truth: PreparedTruth,
+    context: str,
+    side: Side,
+    suite: Suite,
+    centre: Callable[[str], np.ndarray] | None,
+) -> Comparison:
     names = truth.statistics.perturbations
     return Comparison(
         perturbations=tuple(names[row] for row in truth.statistics.rows_of(context)),
@@ -343,6 +371,7 @@ def _comparison(truth: PreparedTruth, context: str, side: Side, suite: Suite) ->
         prediction=side,
         conventions=suite.conventions,
         threads=truth.options.n_threads,
+        centre=None if centre is None else centre(context),
     )
 
 

@@ -52,12 +52,16 @@ class PreparedTruth:
         What errors call it.
     reference
         The folder or URL where parts are kept; None: they are not.
+    centre
+        Gives the profile of a context, (n_genes,), that some metrics centre effects on; None: they
+        are undefined.
     """
 
     source: Any
     options: ScoringOptions
     name: str = "truth"
     reference: str | None = None
+    centre: Callable[[str], np.ndarray] | None = None
     _anchors: dict[str, Anchors] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from harness.tasks.task import Task as Task
     from harness.tasks.task import TrainView as TrainView
     from harness.tasks.visible_cells import VisibleCells as VisibleCells
+    from harness.tasks.visible_cells import kept_mean as kept_mean
 
 _NAMES = {
     "data_factors": "DataFactors factor_value factor_values data_factor_problems",
     "split_kinds": "KINDS SplitSpec parse_split",
     "splits": "n_folds",
     "task": "Prediction Query Task TrainView",
-    "visible_cells": "VisibleCells",
+    "visible_cells": "VisibleCells kept_mean",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
