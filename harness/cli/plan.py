@@ -9,7 +9,7 @@ from rich.table import Table
 
 from harness.cli.console import Bars, out
 from harness.cli.run import Reporter
-from harness.runs import changed_code, estimates, plan_job, searched
+from harness.runs import changed_code, estimates, older_defaults, plan_job, searched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ def plan_(job: str, *, run: Annotated[str | None, Parameter(name=["--run", "-o"]
     out().print(summary(plan), soft_wrap=False)
     if text := searched(plan):
         out().print(text, markup=False)
-    for text in changed_code(plan):
+    for text in (*changed_code(plan), *older_defaults(plan)):
         out().print(text, markup=False)
     return 0
 

@@ -12,7 +12,14 @@ from cyclopts import Parameter
 from harness.analysis import Results, write_tables
 from harness.cli.console import Bars, complain, notes, out
 from harness.config import read_cluster
-from harness.runs import RunFolder, changed_code, follow_run, run_job, submit_run
+from harness.runs import (
+    RunFolder,
+    changed_code,
+    follow_run,
+    older_defaults,
+    run_job,
+    submit_run,
+)
 
 if TYPE_CHECKING:
     from harness.config import ClusterSpec
@@ -41,7 +48,7 @@ class Reporter:
             f"{plan.path.name}: {len(plan.trials)} trials, {done} done, {self.total} to run. "
             f"Run folder: {plan.run.path}"
         )
-        for text in changed_code(plan):
+        for text in (*changed_code(plan), *older_defaults(plan)):
             self.bars.say(f"warning: {text}")
         self.bars.update("trials", 0, max(1, self.total), "trials")
 

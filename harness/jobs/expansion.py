@@ -11,6 +11,7 @@ for each dataset and the parameters of each model.
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from harness.jobs.ablation import ablation_settings
 from harness.jobs.job import AblationJob
 from harness.jobs.settings import Filter, repeated, settings_of
 from harness.jobs.trial_spec import TrialSpec
+from harness.storage import canonical
+from harness.tasks import parse_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,13 +112,17 @@ def _trials(
             f"folds: found {beyond[0]}, but split {split!r} has {choice.n_folds} folds, counted "
             "from 0. Leave folds out to run all of them."
         )
+    spec = choice.spec
+    if job.split_version is not None:
+        declared = {**json.loads(spec), "version": job.split_version}
+        spec = canonical(parse_split(declared, f"split_version: {split}").model_dump(mode="json"))
     for fold, seed in itertools.product(folds, seeds):
         yield TrialSpec(
             dataset=dataset,
             dataset_version=screen.version,
             fingerprint=screen.fingerprint,
             split=split,
-            split_spec=choice.spec,
+            split_spec=spec,
             fold=fold,
             model=setting.model,
             parameters=setting.parameters,

@@ -135,6 +135,7 @@ class Job(Declared):
     comment: str | None = None
     dataset: Name | Names
     split: Name | Names
+    split_version: Literal[1, 2] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0])
     repeat: Positive = 1
     folds: Annotated[list[Natural], Field(min_length=1)] | None = None

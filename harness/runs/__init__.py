@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.runs.estimate import Estimate as Estimate
     from harness.runs.estimate import changed_code as changed_code
     from harness.runs.estimate import estimates as estimates
+    from harness.runs.estimate import older_defaults as older_defaults
     from harness.runs.estimate import searched as searched
     from harness.runs.folder import RunFolder as RunFolder
     from harness.runs.metric_checks import assess as assess
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from harness.runs.watch import serve as serve
 
 _NAMES = {
-    "estimate": "Estimate changed_code estimates searched",
+    "estimate": "Estimate changed_code estimates older_defaults searched",
     "folder": "RunFolder",
     "metric_checks": "assess",
     "plan": "Plan known_names plan_job",

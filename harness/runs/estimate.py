@@ -6,12 +6,13 @@ ran has none: nothing is guessed.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from harness.storage import size_of
+from harness.storage import canonical, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +48,37 @@ def changed_code(plan: Plan) -> list[str]:
         f"has now, and {'are' if n > 1 else 'is'} kept. `harness retry {plan.run.path} "
         "--other-code` makes such trials again; with another folder (-o) both can be compared."
         for model, n in edited.items()
+    ]
+
+
+def older_defaults(plan: Plan) -> list[str]:
+    """Return what the run folder has of the job's trials under defaults of earlier versions.
+
+    Since then profiles become cells by another step, and splits deal by another rule: both are part
+    of a trial's id, so such trials are missing now.
+    """
+    older: dict[str, tuple[str, ...]] = {}
+    for trial in plan.missing:
+        cells = replace(trial, cells="shift-controls") if trial.cells == "match-controls" else None
+        split = None
+        if trial.split_spec and json.loads(trial.split_spec).get("version") == 2:
+            first = json.loads(trial.split_spec) | {"version": 1}
+            split = replace(trial, split_spec=canonical(first))
+        step = "cells: shift-controls, now match-controls. Set `cells: shift-controls`"
+        rule = f"version 1 of split {trial.split}, now version 2. Set `split_version: 1`"
+        if cells is not None:
+            older.setdefault(cells.id, (step,))
+        if split is not None:
+            older.setdefault(split.id, (rule,))
+        if cells is not None and split is not None:
+            both = replace(cells, split_spec=split.split_spec)
+            older.setdefault(both.id, (step, rule))
+    found = plan.run.manifests(list(older)) if older else {}
+    counts = Counter(reason for trial in found for reason in older[trial])
+    return [
+        f"{n} finished trial{'s' if n > 1 else ''} used {reason} to keep "
+        f"{'them' if n > 1 else 'it'}."
+        for reason, n in counts.items()
     ]
 
 

@@ -18,7 +18,7 @@ from harness.analysis import Results
 from harness.config import read_cluster
 from harness.errors import DataError, TrialError
 from harness.executors import STAGES, Call, open_executor
-from harness.runs.estimate import changed_code
+from harness.runs.estimate import changed_code, older_defaults
 from harness.runs.folder import RunFolder
 from harness.runs.plan import Plan, plan_job, with_progress
 from harness.runs.progress import Silence
@@ -249,7 +249,7 @@ def run_for_results(job: str, run: str | None = None, on: str = "local") -> Resu
         follow_run(*submit_run(job, run, cluster), sys.stderr.write)
         return Results(str(run))
     report = run_job(job, run, on)
-    for text in changed_code(report.plan):
+    for text in (*changed_code(report.plan), *older_defaults(report.plan)):
         warnings.warn(text, stacklevel=2)
     if report.failures:
         raise TrialError(

@@ -121,13 +121,14 @@ def test_a_right_job_has_no_problems(check):
         ),
         pytest.param(
             "{model: linear, cells: tile-profiles}",
-            "models[1].cells: found 'tile-profiles' (str), expected 'own', 'shift-controls' or "
-            "'tile-profile' or a list. Did you mean 'tile-profile'?",
+            "models[1].cells: found 'tile-profiles' (str), expected 'own', 'match-controls', "
+            "'shift-controls' or 'tile-profile' or a list. Did you mean 'tile-profile'?",
             id="cells",
         ),
         pytest.param(
             "{model: linear, cells: own}",
-            "models[1].cells: found 'own' (str), expected 'shift-controls' or 'tile-profile'.",
+            "models[1].cells: found 'own' (str), expected 'match-controls' or "
+            "'shift-controls' or 'tile-profile'.",
             id="own_cells_of_a_model_without",
         ),
     ],
@@ -275,13 +276,13 @@ def test_a_job_crosses_settings_with_splits_folds_and_seeds():
 def test_a_trial_has_every_parameter_but_the_seed():
     (trial,) = trials_of(models=[{"model": "linear", "rank": 4}], seeds=[7])
     assert trial.parameters == (("rank", 4), ("ridge", 0.1))
-    assert trial.cells == "shift-controls"
+    assert trial.cells == "match-controls"
     assert trial.seed == 7
 
 
 def test_a_default_that_is_spelled_out_is_the_same_trial():
     (left_out,) = trials_of()
-    spelled = {"model": "linear", "rank": 10, "ridge": 0.1, "cells": "shift-controls"}
+    spelled = {"model": "linear", "rank": 10, "ridge": 0.1, "cells": "match-controls"}
     (spelled_out,) = trials_of(models=[spelled])
     assert left_out.id == spelled_out.id
 
@@ -336,7 +337,9 @@ def test_a_trial_survives_json_and_pickling():
 
 def test_an_id_does_not_change_between_releases():
     (trial,) = trials_of()
-    assert trial.id == "606da36f9d8e"
+    assert trial.id == "e2cf4a7efdbd"
+    (older,) = trials_of(models=[{"model": "linear", "cells": "shift-controls"}])
+    assert older.id == "606da36f9d8e"  # when it was the default
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ def folder(
 ) -> Path:
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
+    # What were the defaults then has to be said now.
+    job = tmp_path / "job.yaml"
+    new = job.read_text(encoding="utf-8")
+    (tmp_path / "new-defaults.yaml").write_text(new, encoding="utf-8")
+    old = new.replace("model: linear", "cells: shift-controls, model: linear")
+    old = old.replace("{model: control", "{cells: shift-controls, model: control")
+    job.write_text(f"{old}split_version: 1\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     return tmp_path
@@ -48,3 +55,20 @@ def test_an_old_run_is_resumed_to_the_table_that_the_old_version_wrote(folder: P
     made = (folder / "run/tables/comparison.csv").read_text(encoding="utf-8")
     assert made == (folder / "comparison.csv").read_text(encoding="utf-8")
     assert set(Results("run").trials["state"]) == {"done"}
+
+
+def test_a_plan_tells_what_was_finished_under_other_defaults(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(["plan", "new-defaults.yaml", "-o", "run"]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert (
+        "5 finished trials used cells: shift-controls, now match-controls. "
+        "Set `cells: shift-controls` to keep them."
+    ) in said
+    assert (
+        "5 finished trials used version 1 of split unseen-perturbation, now version 2. "
+        "Set `split_version: 1` to keep them."
+    ) in said
+    assert command(["plan", "job.yaml", "-o", "run"]) == 0
+    assert "to keep them" not in "".join(capsys.readouterr())
