@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from harness.tasks.split_kinds import KINDS as KINDS
     from harness.tasks.split_kinds import SplitSpec as SplitSpec
     from harness.tasks.split_kinds import parse_split as parse_split
+    from harness.tasks.splits import Pair as Pair
     from harness.tasks.splits import n_folds as n_folds
+    from harness.tasks.splits import ordered as ordered
     from harness.tasks.task import Prediction as Prediction
     from harness.tasks.task import Query as Query
     from harness.tasks.task import Task as Task
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "data_factors": "DataFactors factor_value factor_values data_factor_problems",
     "split_kinds": "KINDS SplitSpec parse_split",
-    "splits": "n_folds",
+    "splits": "Pair n_folds ordered",
     "task": "Prediction Query Task TrainView",
     "visible_cells": "VisibleCells kept_mean",
 }

@@ -134,7 +134,7 @@ def _assign(
             context = _held_out_contexts(spec, pairs)[fold]
             held = frozenset(pair for pair in pairs if pair.context == context)
             purpose = f"fold:{context}" if spec.version > 1 else "fold"
-            names = _ordered({pair.perturbation for pair in held}, spec.seed, purpose)
+            names = ordered({pair.perturbation for pair in held}, spec.seed, purpose)
             shown = _having(held, names[: round(spec.shown * len(names))])
             test = held - shown
             # With nothing shown this would be a zero-shot split under another name.
@@ -155,7 +155,7 @@ def _assign_genes(
 ) -> Assignment:
     """Deal genes, so that no gene of a held-out perturbation is perturbed in training."""
     genes_of = {pair.perturbation: frozenset(pair.perturbation.split(separator)) for pair in pairs}
-    genes = _ordered(frozenset().union(*genes_of.values()), spec.seed)
+    genes = ordered(frozenset().union(*genes_of.values()), spec.seed)
     if len(genes) < spec.folds:
         raise DeclarationError(
             f"Split {spec.kind!r}: {len(genes)} genes cannot be dealt to {spec.folds} folds. "
@@ -165,7 +165,7 @@ def _assign_genes(
     held = frozenset(genes[fold :: spec.folds])
     chosen: frozenset[str] = frozenset()
     if spec.validation > 0:
-        others = _ordered(frozenset(genes) - held, spec.seed, "validation")
+        others = ordered(frozenset(genes) - held, spec.seed, "validation")
         chosen = frozenset(others[: max(1, round(spec.validation * len(others)))])
     return Assignment(
         train=frozenset(p for p in pairs if not genes_of[p.perturbation] & (held | chosen)),
@@ -180,7 +180,7 @@ def _assign_zero_shot(
     """Set contexts aside for validation, and leave out what no training context has."""
     chosen: list[str] = []
     if spec.validation > 0:
-        contexts = _ordered({pair.context for pair in others}, spec.seed, "validation")
+        contexts = ordered({pair.context for pair in others}, spec.seed, "validation")
         chosen = contexts[: max(1, round(spec.validation * len(contexts)))]
     train = frozenset(pair for pair in others if pair.context not in chosen)
     validation, test = others - train, held
@@ -190,7 +190,7 @@ def _assign_zero_shot(
     return Assignment(train, validation, test)
 
 
-def _ordered(names: Iterable[str], seed: int, purpose: str = "fold") -> list[str]:
+def ordered(names: Iterable[str], seed: int, purpose: str = "fold") -> list[str]:
     """Return the names in an order that depends on each name, the seed and the purpose alone."""
     key = f"{purpose}:{seed}".encode()
 
@@ -209,7 +209,7 @@ def _dealt(
     pairs: frozenset[Pair], spec: UnseenPerturbation | UnseenCombination, fold: int
 ) -> frozenset[Pair]:
     """Return the pairs whose perturbation falls to the fold."""
-    names = _ordered({pair.perturbation for pair in pairs}, spec.seed)
+    names = ordered({pair.perturbation for pair in pairs}, spec.seed)
     if len(names) < spec.folds:
         what = "combinations" if isinstance(spec, UnseenCombination) else "perturbations"
         raise DeclarationError(
@@ -229,7 +229,7 @@ def _with_validation(
     """Set aside the declared share of the candidates' perturbations: at least one of them."""
     validation: frozenset[Pair] = frozenset()
     if spec.validation > 0:
-        names = _ordered({pair.perturbation for pair in candidates}, spec.seed, "validation")
+        names = ordered({pair.perturbation for pair in candidates}, spec.seed, "validation")
         validation = _having(candidates, names[: max(1, round(spec.validation * len(names)))])
     return Assignment(train - validation, validation, test)
 

@@ -26,7 +26,8 @@ from harness.tasks.splits import Assignment, Pair, assign
 from harness.tasks.visible_cells import VisibleCells, VisibleRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from harness.tasks.split_kinds import SplitSpec
 
@@ -93,6 +94,14 @@ class TrainView:
         library_size)``.
         """
         return TrainView(self._shown.counts())
+
+    def without(self, perturbations: Iterable[str]) -> TrainView:
+        """Return a view without any pair of some perturbations, as if they were held out."""
+        return TrainView(self._shown.without(perturbations))
+
+    def remembering(self) -> AbstractContextManager[None]:
+        """Read each pseudobulk once within a ``with``, here and in views `without` some pairs."""
+        return self._shown.remembering()
 
     def cells(self, perturbation: str, context: str) -> np.ndarray:
         """Return the cells of a training pair: (n_cells, n_genes) float32."""

@@ -6,7 +6,7 @@ position: a row that is not shown has neither a name nor a position.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,7 @@ from harness.storage import paths
 from harness.tasks.splits import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from harness.data import Scale
 
@@ -99,6 +99,7 @@ class VisibleRows:
         self.refused: list[Pair] = []
         self.scale: Scale = "log1p"
         self._content = f"{self.store.fingerprint}:{reader.tag}"
+        self._means: dict[str, np.ndarray] | None = None
 
     def counts(self) -> VisibleRows:
         """Return the same rows as raw counts; `DataError` where the screen has none."""
@@ -107,6 +108,27 @@ class VisibleRows:
         found._content = f"{self.store.fingerprint}:{self.reader.tag}:counts"
         found.labelled(np.empty(0, dtype=np.int64), "", "")  # refuses a screen of log1p values
         return found
+
+    def without(self, perturbations: Iterable[str]) -> VisibleRows:
+        """Return the same rows but those of some perturbations, which are then refused."""
+        left_out = frozenset(perturbations)
+        gone = {pair for pair in self.pairs if pair.perturbation in left_out}
+        found = copy(self)
+        found.pairs = {pair: rows for pair, rows in self.pairs.items() if pair not in gone}
+        found.refusals = {**self.refusals, **dict.fromkeys(gone, "is left out of this view")}
+        return found
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Hold every pseudobulk that is computed meanwhile, 8 bytes a gene and pair, until the end.
+
+        The rows that are made `without` some perturbations meanwhile share what is held.
+        """
+        self._means = {}
+        try:
+            yield
+        finally:
+            self._means = None
 
     def cells_of(self, perturbation: str, context: str) -> StoreCells:
         """Return the cells of a training pair; `HeldOutError` for any other."""
@@ -129,11 +151,18 @@ class VisibleRows:
 
     def pseudobulk(self, cells: StoreCells, rows: np.ndarray) -> np.ndarray:
         """Return the mean of the cells, from the cache where it has been computed before."""
+        # The rows themselves are part of the name: another half of the controls is another file.
+        name = blake2b(self._content.encode() + rows.tobytes(), digest_size=16).hexdigest()
+        if self._means is None:
+            return self._mean(name, cells)
+        if name not in self._means:
+            self._means[name] = self._mean(name, cells)
+        return self._means[name].copy()
+
+    def _mean(self, name: str, cells: StoreCells) -> np.ndarray:
         if self.cache is None:
             return cells.mean()
-        # The rows themselves are part of the name: another half of the controls is another file.
-        name = blake2b(self._content.encode() + rows.tobytes(), digest_size=16)
-        return kept_mean(paths.join(self.cache, "pseudobulks"), name.hexdigest(), cells.mean)
+        return kept_mean(paths.join(self.cache, "pseudobulks"), name, cells.mean)
 
     def batch_labels(self, rows: np.ndarray) -> np.ndarray | None:
         """Return the batches of rows, which must be shown ones; None where they are not known."""

@@ -301,3 +301,55 @@ def test_a_store_on_disk_gives_what_the_same_screen_in_memory_gives(screen, tmp_
     np.testing.assert_array_equal(cells, memory.train_view().cells(*pair))
     np.testing.assert_allclose(cells, stored(screen, *pair), rtol=1e-5)
     assert disk.truth().gene_block(3, 5).shape == memory.truth().gene_block(3, 5).shape
+
+
+# --- views that lack more ------------------------------------------------------------------------
+
+
+def test_a_view_without_a_perturbation_refuses_it_in_every_context_and_says_why(task):
+    view = task.train_view()
+    left_out = view.pairs[0].perturbation
+    rest = view.without([left_out])
+    assert rest.pairs == tuple(p for p in view.pairs if p.perturbation != left_out)
+    assert left_out not in rest.perturbations
+    assert rest.contexts == view.contexts
+    assert rest.training_cells().n_cells == sum(view.n_cells(*pair) for pair in rest.pairs)
+    np.testing.assert_array_equal(rest.controls("c0"), view.controls("c0"))
+    for context in view.contexts:
+        with pytest.raises(HeldOutError, match=rf"'{left_out}' .* is left out of this view\. A"):
+            rest.pseudobulk(left_out, context)
+        assert view.pseudobulk(left_out, context).shape == (60,)
+
+
+def test_a_view_without_some_says_of_others_what_it_said_before(task):
+    pair = task.pairs_of("test")[0]
+    view = task.train_view().without([pair.perturbation]).without(["G99"])
+    with pytest.raises(HeldOutError, match="is on the test side"):
+        view.cells(*pair)
+
+
+def test_what_is_asked_of_a_view_without_some_counts_as_asked_of_the_whole(task):
+    view = task.train_view()
+    pair = view.pairs[0]
+    with pytest.raises(HeldOutError):
+        view.without([pair.perturbation]).n_cells(*pair)
+    assert view._shown.refused == [pair]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_pseudobulks_are_remembered_for_as_long_as_asked(task, tmp_path, kept, monkeypatch):
+    view = Task(task.store, UNSEEN, 1, cache=str(tmp_path) if kept else None).train_view()
+    expected = view.pseudobulk(*view.pairs[0])
+    read = []
+    real = type(view._shown)._mean
+    monkeypatch.setattr(
+        type(view._shown), "_mean", lambda self, *a: read.append(1) or real(self, *a)
+    )
+    with view.remembering():
+        for seen in (view, view.without([view.pairs[-1].perturbation])):
+            mean = seen.pseudobulk(*view.pairs[0])
+            np.testing.assert_array_equal(mean, expected)
+            mean[:] = 0  # what is returned is the caller's
+        assert len(read) == 1
+    view.pseudobulk(*view.pairs[0])
+    assert len(read) == 2
