@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from harness.models.base import Count, NonNegative, at_least, register
-from harness.models.features import Missing, Source, features_of
-from harness.models.residuals import Residuals, ridge_weights
+from harness.models.base import Count, at_least, register
+from harness.models.feature_regression import FeatureRegression
+from harness.models.features import Missing, Source  # noqa: TC001 - jobs are checked by them
+from harness.models.penalty_choice import Penalty  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.models.residuals import RidgePath
     from harness.tasks import Prediction, Query, TrainView
 
 
 @register("bilinear")
-class Bilinear:
+class Bilinear(FeatureRegression):
     """Predicts effects as ``G Wᵀ x``: an embedding of each gene times one of the perturbation.
 
     The bilinear model of Ahlmann-Eltze, Huber and Anders, Nature Methods 2025, with embeddings of
@@ -28,7 +30,7 @@ class Bilinear:
 
     in closed form (reduced-rank ridge regression; Mukherjee and Zhu, Statistical Analysis and Data
     Mining 2011): `Ridge`, projected on the leading `rank` directions of its fitted values. λ is
-    `penalty`, None as in `Ridge`. A rank above what the fit has is lowered to that, with a note.
+    `penalty`, as in `Ridge`. A rank above what the fit has is lowered to that, with a note.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Bilinear:
         rank: Count = 8,
         features: Source = "principal-components",
         n_features: Count | None = None,
-        penalty: NonNegative | None = None,
+        penalty: Penalty | None = None,
         missing: Missing = "error",
     ) -> None:
         self.rank = rank
@@ -49,19 +51,15 @@ class Bilinear:
     def fit(self, train: TrainView) -> Self:
         """Solve in closed form."""
         at_least(1, rank=self.rank)
-        features = features_of(train, self.features, self.n_features)
-        self.residuals_ = Residuals(train, features, self.missing)
-        vectors = self.residuals_.vectors
-        kernel = vectors @ vectors.T
-        weights, self.penalty_ = ridge_weights(kernel, self.residuals_.values, self.penalty)
-        self.genes_ = _leading_directions(kernel, weights, self.penalty_, self.rank)
-        self.perturbations_ = (vectors.T @ weights) @ self.genes_  # (n_features, rank)
-        self.notes_: list[str] = []
+        path = self._regress(train)
+        self.genes_ = path.values.T @ _leading_directions(path, self.penalty_, self.rank)
+        weights = path.weights(self.penalty_) @ self.genes_
+        self.perturbations_ = self.residuals_.vectors.T @ weights  # (n_features, rank)
         return self
 
     def predict(self, queries: Sequence[Query]) -> Iterator[Prediction]:
         """Yield the profile of each query."""
-        self.notes_ = []
+        self.notes_ = self.choice_.notes
         found = self.genes_.shape[1]
         if self.residuals_.names and found < self.rank:
             self.notes_.append(f"rank {self.rank} was lowered to {found}")
@@ -71,19 +69,23 @@ class Bilinear:
         residual: np.ndarray = self.genes_ @ (vector @ self.perturbations_)
         return residual
 
+    def _combined(self, path: RidgePath, rows: np.ndarray, penalty: float) -> np.ndarray:
+        directions = _leading_directions(path, penalty, self.rank)
+        fitted = super()._combined(path, rows, penalty)
+        combined: np.ndarray = (fitted @ path.gram @ directions) @ directions.T
+        return combined
 
-def _leading_directions(
-    kernel: np.ndarray, weights: np.ndarray, penalty: float, rank: int
-) -> np.ndarray:
-    """Return the genes' embedding, with orthonormal columns: (n_genes, <= rank).
 
-    They are the right singular vectors of the fitted values of the regression that is extended by
-    the penalty's rows, whose inner products over perturbations are those of L in the code.
+def _leading_directions(path: RidgePath, penalty: float, rank: int) -> np.ndarray:
+    """Return weights Z of the residuals Y, such that ``Yᵀ Z`` embeds the genes: (n, <= rank).
+
+    The columns of ``Yᵀ Z`` are orthonormal: the right singular vectors of the fitted values of the
+    regression that is extended by the penalty's rows, whose inner products over perturbations are
+    those of ``L Y`` in the code.
     """
-    sizes, axes = np.linalg.eigh(kernel)
-    sizes = np.maximum(sizes, 0.0)
-    L = np.sqrt(sizes * (sizes + penalty))[:, None] * (axes.T @ weights)
-    values, vectors = np.linalg.eigh(L @ L.T)
+    lengths = np.sqrt(path.sizes * (path.sizes + penalty)) * path.shrinkage(penalty)
+    L = lengths[:, None] * path.axes.T
+    values, vectors = np.linalg.eigh(L @ path.gram @ L.T)
     kept = np.flatnonzero(values > values.max(initial=0.0) * 1e-10)[::-1][:rank]
     directions: np.ndarray = L.T @ (vectors[:, kept] / np.sqrt(values[kept]))
     return directions

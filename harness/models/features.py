@@ -201,6 +201,11 @@ class Features:
         """The length of each vector."""
         return int(self.values.shape[1])
 
+    @property
+    def fixed(self) -> bool:
+        """Whether they are the same whichever perturbations are trained on."""
+        return bool(self.table) or self.source == "co-expression"
+
     def of(self, perturbation: str) -> np.ndarray | None:
         """Return the vector of a perturbation: (n_features,). None where a part of it has none."""
         if not self._of_genes and perturbation in self._rows:

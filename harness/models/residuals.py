@@ -7,6 +7,7 @@ however many contexts it was seen in, so that leaving one out leaves all of it o
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from harness.models.features import Features, Missing
-    from harness.tasks import Query, TrainView
+    from harness.tasks import Pair, Query, TrainView
 
 PENALTIES = 10.0 ** np.arange(-3, 3.5, 0.5)
 """Ridge penalties to choose from, in units of the mean squared length of a feature vector."""
@@ -57,6 +58,25 @@ class Residuals:
         self._scale = float(np.sqrt((centred**2).sum(axis=1).mean())) if raw else 1.0
         self.vectors = centred / (self._scale or 1.0)
 
+    def others(self, train: TrainView, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors and true residuals of other pairs, those without features left out.
+
+        Parameters
+        ----------
+        train
+            A view that shows them.
+
+        Returns
+        -------
+        :
+            (m, n_features), as `vectors`, and (m, n_genes), beyond the mean effects known here.
+        """
+        vectors = [self._features.of(pair.perturbation) for pair in pairs]
+        found = [(p, v) for p, v in zip(pairs, vectors, strict=True) if v is not None]
+        true = [train.effect(*pair) - self.means.of(pair.context) for pair, _ in found]
+        raw = np.reshape([v for _, v in found], (len(found), self._features.n_features))
+        return self._scaled(raw), np.reshape(true, (len(found), len(train.genes)))
+
     def answers(
         self,
         queries: Sequence[Query],
@@ -80,10 +100,13 @@ class Residuals:
             if vector is None or not self.names:
                 notes.append(f"{query.perturbation} in {query.context}: {self._why(vector)}")
             else:
-                scaled = (vector - self._centre) / (self._scale or 1.0)
-                effect = effect + residual_of(scaled)
+                effect = effect + residual_of(self._scaled(vector))
             control = self._train.control_pseudobulk(query.context)
             yield Prediction(query, profile=control + effect)
+
+    def _scaled(self, raw: np.ndarray) -> np.ndarray:
+        scaled: np.ndarray = (raw - self._centre) / (self._scale or 1.0)
+        return scaled
 
     def _why(self, vector: np.ndarray | None) -> str:
         if vector is not None:
@@ -109,40 +132,61 @@ class Residuals:
         return residuals
 
 
-def ridge_weights(
-    kernel: np.ndarray, values: np.ndarray, penalty: float | None
-) -> tuple[np.ndarray, float]:
-    """Return ``(K + λI)⁻¹ Y`` and λ: (n, n_genes) and the penalty that was used.
+class RidgePath:
+    """Ridge regression on a kernel, solved for any penalty by one decomposition.
 
-    Parameters
+    Attributes
     ----------
-    kernel
-        K, inner products of the training perturbations: (n, n), symmetric.
     values
-        Y, their residuals: (n, n_genes).
-    penalty
-        λ; None chooses the one of `PENALTIES` with the least squared error when each perturbation
-        is predicted from the others, which needs no further fit: with ``H = K (K + λI)⁻¹`` the
-        error is ``(Y − HY)ᵢ / (1 − Hᵢᵢ)``.
+        Y, the residuals of the training perturbations: (n, n_genes).
+    sizes, axes
+        Eigenvalues, none below 0, and eigenvectors of the kernel K: (n,) and (n, n).
     """
-    at_least(0.0, penalty=penalty)
-    sizes, axes = np.linalg.eigh(kernel)
-    sizes = np.maximum(sizes, 0.0)
-    if penalty is None:
-        penalty = _least_left_out_error(sizes, axes, values)
-    total = sizes + penalty
-    # Without a penalty, what no perturbation tells of has weight 0: the least of all solutions.
-    told = total > total.max(initial=0.0) * 1e-12
-    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=told)
-    weights: np.ndarray = axes @ (inverse[:, None] * (axes.T @ values))
-    return weights, penalty
 
+    def __init__(self, kernel: np.ndarray, values: np.ndarray) -> None:
+        sizes, self.axes = np.linalg.eigh(kernel)
+        self.sizes = np.maximum(sizes, 0.0)
+        self.values = values
 
-def _least_left_out_error(sizes: np.ndarray, axes: np.ndarray, values: np.ndarray) -> float:
-    inner = axes.T @ (values @ values.T) @ axes
-    errors = []
-    for penalty in PENALTIES:
-        left = penalty / (sizes + penalty)  # the eigenvalues of I - H
-        residual = np.einsum("ij,jk,ik->i", axes * left, inner, axes * left, optimize=True)
-        errors.append((residual / ((axes**2) @ left) ** 2).sum())
-    return float(PENALTIES[int(np.argmin(errors))])
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """``Y Yᵀ``: (n, n)."""
+        gram: np.ndarray = self.values @ self.values.T
+        return gram
+
+    def shrinkage(self, penalty: float) -> np.ndarray:
+        """Return the eigenvalues of ``(K + λI)⁻¹``: (n,).
+
+        Without a penalty, what no perturbation tells of has 0: the least of all solutions.
+        """
+        at_least(0.0, penalty=penalty)
+        total = self.sizes + penalty
+        told = total > total.max(initial=0.0) * 1e-12
+        shrinkage: np.ndarray = np.divide(1.0, total, out=np.zeros_like(total), where=told)
+        return shrinkage
+
+    def inverse(self, penalty: float) -> np.ndarray:
+        """Return ``(K + λI)⁻¹``: (n, n)."""
+        inverse: np.ndarray = (self.axes * self.shrinkage(penalty)) @ self.axes.T
+        return inverse
+
+    def weights(self, penalty: float) -> np.ndarray:
+        """Return ``(K + λI)⁻¹ Y``: (n, n_genes)."""
+        weights: np.ndarray = self.axes @ (
+            self.shrinkage(penalty)[:, None] * (self.axes.T @ self.values)
+        )
+        return weights
+
+    def least_left_out_error(self) -> float:
+        """Return the one of `PENALTIES` by which each perturbation is best told by all others.
+
+        That needs no further fit: with ``H = K (K + λI)⁻¹`` the error is
+        ``(Y − HY)ᵢ / (1 − Hᵢᵢ)``.
+        """
+        axes, inner = self.axes, self.axes.T @ self.gram @ self.axes
+        errors = []
+        for penalty in PENALTIES:
+            left = penalty / (self.sizes + penalty)  # the eigenvalues of I - H
+            residual = np.einsum("ij,jk,ik->i", axes * left, inner, axes * left, optimize=True)
+            errors.append((residual / ((axes**2) @ left) ** 2).sum())
+        return float(PENALTIES[int(np.argmin(errors))])

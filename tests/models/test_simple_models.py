@@ -7,7 +7,7 @@ import pytest
 
 from harness.models import make_model, notes
 from harness.models.features import features_of
-from harness.models.residuals import PENALTIES, ridge_weights
+from harness.models.residuals import PENALTIES, RidgePath
 from harness.tasks import parse_split
 from harness.tasks.task import Query, Task
 from harness.testing import tiny_screen
@@ -98,10 +98,12 @@ def test_the_penalty_is_the_one_that_predicts_left_out_perturbations_best(rng):
             total += ((Y[i] - K[i, rest] @ weights) ** 2).sum()
         return total
 
-    weights, penalty = ridge_weights(K, Y, None)
+    path = RidgePath(K, Y)
+    penalty = path.least_left_out_error()
     assert penalty == min(PENALTIES, key=left_out_error)
     assert PENALTIES[0] < penalty < PENALTIES[-1]
-    np.testing.assert_allclose(weights, np.linalg.solve(K + penalty * np.eye(15), Y), atol=1e-9)
+    expected = np.linalg.solve(K + penalty * np.eye(15), Y)
+    np.testing.assert_allclose(path.weights(penalty), expected, atol=1e-9)
 
 
 def test_kernel_ridge_is_the_mean_of_a_gaussian_process(unseen):
