@@ -19,6 +19,9 @@ from harness.kernels.threads import available_threads, in_threads
 _FOLDS = 2.0 ** np.arange(-8, 9)
 """Fold changes of a gene's mean count for which the mean on the log1p scale is tabulated."""
 
+_LEAST_FOLD = 1e-6
+"""No fold change goes below this, or above its inverse; the last factor does the rest."""
+
 _REFINEMENTS = 2
 """How often the fold change that was read from the table is corrected by the mean that it gives."""
 
@@ -277,6 +280,7 @@ def _make(  # noqa: PLR0913 - the arrays that `_fit` filled
         for _ in range(_REFINEMENTS):
             share = _move(levels[g], moments[g], fold, table, moved)
             fold *= profile[g] / (share * np.log1p(moved).mean())
+            fold = min(max(fold, _LEAST_FOLD), 1 / _LEAST_FOLD)
         share = _move(levels[g], moments[g], fold, table, moved)
         n_positive = min(max(round(share * n), 1), n)
         total = 0.0

@@ -94,6 +94,13 @@ def test_a_gene_that_no_control_has_gets_cells_with_one_count() -> None:
     np.testing.assert_allclose(found, np.log(2), rtol=0.05)
 
 
+@pytest.mark.parametrize("mean", [1e-300, 1e-17, 1e-6, 14.0, 1e4])
+def test_a_mean_far_from_the_controls_is_reached(rng: np.random.Generator, mean: float) -> None:
+    cells = ControlQuantiles(poisson_controls(rng, 50)).cells(np.full(30, mean), 40)
+    assert np.isfinite(cells).all()
+    np.testing.assert_allclose(cells.mean(axis=0, dtype=np.float64), mean, rtol=1e-6, atol=1e-40)
+
+
 def test_what_is_not_finite_stays_so_in_all_cells_of_the_gene() -> None:
     controls = np.ones((5, 3), dtype=np.float32)
     cells = ControlQuantiles(controls).cells(np.array([1.0, np.nan, np.inf]), 4)

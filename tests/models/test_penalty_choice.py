@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.config.validation import accepts
+from harness.config.parameter_checks import accepts
 from harness.data import StoreCells
 from harness.models import feature_regression, linear, make_model, notes, parameters_of
 from harness.models.effects import parts_of

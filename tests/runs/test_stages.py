@@ -114,7 +114,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> None:
         ("keeps-itself", KeepsItself),
         ("cannot-be-kept", CannotBeKept),
     ):
-        info = ModelInfo(name, model, ceiling=False, cells="shift-controls")
+        info = ModelInfo(name, model, ceiling=False, cells="match-controls")
         monkeypatch.setitem(_MODELS, name, info)
     monkeypatch.setattr(FitsOnce, "fits", 0)
 
