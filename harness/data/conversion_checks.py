@@ -49,7 +49,9 @@ def read_labels(source: Source, card: Card) -> tuple[Array, tuple[PairRange, ...
         context = _codes(where, "context", source.obs[card.columns.context], cells)
     order = np.lexsort((perturbation[1], context[1]))  # stable: ties stay as in the source
     ranges = ranges_of(context[0][context[1][order]], perturbation[0][perturbation[1][order]])
-    _check_controls(where, card, ranges, [str(name) for name in perturbation[0]])
+    # The largest first: where the control label is wrong, the right one is mostly among these.
+    largest = np.argsort(-np.bincount(perturbation[1]), kind="stable")
+    _check_controls(where, card, ranges, [str(perturbation[0][i]) for i in largest])
     return order, ranges
 
 

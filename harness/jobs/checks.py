@@ -125,7 +125,9 @@ def _dataset(key: str, name: str, known: Known) -> Iterator[Found]:
         yield key, str(error)
         return
     base = f"sim:{simulated.preset}" if simulated else name
-    if base not in known.datasets:
+    if base not in known.datasets and exists(name):
+        yield key, f"{name} is no store. Make one of it with: harness convert {name} -o NAME.zarr"
+    elif base not in known.datasets:
         yield _unknown(key, "dataset", base, known.datasets)
     if not simulated:
         return

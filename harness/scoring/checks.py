@@ -39,7 +39,7 @@ def check_scales(truth: Scale, cells: Cells, of: str, name: str) -> None:
     raise DataError(
         f"{name}: the values are {cells.scale}, those of {of} are {truth}: they would be brought "
         f"to log1p in different ways, if at all. Expected {truth}. Give both on one scale, or say "
-        f"that this is meant (prediction scale {cells.scale})."
+        f"that this is meant: --prediction-scale {cells.scale} (in a job, prediction_scale)."
     )
 
 

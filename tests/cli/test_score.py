@@ -46,7 +46,7 @@ def arguments(files: Path, out: Path, *more: str, prediction: str = "good.h5ad")
 @pytest.mark.parametrize(
     ("prediction", "said"),
     [
-        ("counts.h5ad", "the values are counts, those of .*truth.h5ad are log1p.*prediction scale"),
+        ("counts.h5ad", "are counts, those of .*truth.h5ad are log1p.*--prediction-scale"),
         ("empty.h5ad", "there are no cells. Found 0 rows"),
         ("folder.vcc", "is a folder, expected a file"),
         ("a-file", "a-file: cannot be opened as .h5ad"),

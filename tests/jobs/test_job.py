@@ -246,6 +246,12 @@ def test_a_store_is_named_by_its_path(check, tmp_path):
     assert check(text) == [f"dataset: there is no store {store}. Make it with: harness convert"]
     store.mkdir()
     assert check(text) == []
+    file = tmp_path / "counts.h5ad"
+    file.write_bytes(b"")
+    text = text.replace(str(store), str(file))
+    assert check(text) == [
+        f"dataset: {file} is no store. Make one of it with: harness convert {file} -o NAME.zarr"
+    ]
 
 
 def test_the_largest_resources_are_the_most_of_each():

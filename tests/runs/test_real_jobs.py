@@ -102,9 +102,11 @@ def test_the_ceiling_leads_where_real_cells_matter(
 ) -> None:
     frame = compare(inline(job)).frame.set_index("model")
     assert frame["combined"].idxmax() == "replicate"
-    for metric in ("overlap_at_N", "discrimination_score_l1"):
-        others = frame.loc[frame.index != "replicate", metric]
-        assert frame.loc["replicate", f"{metric}_low"] > others.max()
+    others = frame[frame.index != "replicate"]
+    metric = "discrimination_score_l1"
+    assert frame.loc["replicate", f"{metric}_low"] > others[metric].max()
+    # One half of the cells predicts the other here, while models have all cells as their truth.
+    assert frame.loc["replicate", "overlap_at_N"] > others["overlap_at_N"].max()
 
 
 @pytest.mark.parametrize("job", JOBS)
