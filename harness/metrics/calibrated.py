@@ -1,9 +1,9 @@
 """Metrics that tell a good prediction from the average one: the suite ``calibrated``.
 
-What they share: effects are centred on the other perturbations, not on the control, so that what
+What they share: effects are centred on the mean of perturbations, not on the control, so that what
 all perturbations have in common earns nothing; genes that respond weigh more than those that do
-not; and cells are compared with cells. Nothing here reads a control of the prediction, and no
-gene is left out, a perturbation's own target included.
+not; and cells are compared with cells. Nothing in this file reads a control of the prediction or
+leaves a gene out, a perturbation's own target included.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ def pearson_delta_perturbed_mean(comparison: Comparison) -> Values:
     corr(x̂̄_p - m, x̄_p - m), where m is the mean of the true pseudobulks of all other perturbations
     scored in the context, each counted once however many cells it has ("PearsonDeltaPerturbMean",
     Miller et al. 2025; Systema, Viñas Torné et al. 2025). Both sides are centred on the same m; no
-    control takes part and no gene is left out. Blind to scale: the mean over all perturbations of
-    the truth, p among them, lies at m + (x̄_p - m) / P and correlates perfectly, so read it with
-    `r2_delta_perturbed_mean`; a mean over training perturbations gains nothing of the kind.
-    Undefined for a single perturbation, or where either side is the same for all genes.
+    control takes part and no gene is left out. Which perturbations are scored together is in both
+    sides, so the mean of the training perturbations scores about 1/√P with P of them:
+    `pearson_delta_training_mean` has its centre from outside. Blind to scale: the mean over all
+    perturbations of the truth, p among them, lies at m + (x̄_p - m) / P and correlates perfectly, so
+    read it with `r2_delta_perturbed_mean`. Undefined for a single perturbation, or where either
+    side is the same for all genes.
     """
     predicted, true = _centred(comparison)
     return Values.of(
