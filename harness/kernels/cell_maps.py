@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.stats import nbinom
+from scipy.special import nbdtrik
 
 from harness.kernels.jit import compiled
 from harness.kernels.threads import available_threads, in_threads
@@ -154,7 +154,9 @@ def _quantile_table() -> np.ndarray:
     mean, size = _MEANS[:, None, None], _SIZES[:, None]
     share = (np.arange(_LEVELS) + 0.5) / _LEVELS
     of_zero = np.exp(-size * np.log1p(mean / size))
-    quantiles: np.ndarray = nbinom.ppf(of_zero + share * (1 - of_zero), size, size / (size + mean))
+    quantiles: np.ndarray = np.ceil(
+        nbdtrik(of_zero + share * (1 - of_zero), size, size / (size + mean))
+    )
     np.maximum(quantiles, 1.0, out=quantiles)
     return quantiles
 

@@ -47,7 +47,8 @@ def _side(name: str, scale: str) -> cases.Matrix:
 
 def _scores(metric: Metric, truth: cases.Matrix, prediction: cases.Matrix) -> Scores:
     sides = (compare.annotated(side) for side in (truth, prediction))
-    return score(*sides, metrics=[metric.name])
+    centre = np.zeros(truth.X.shape[1])  # where a metric needs one from outside the truth
+    return score(*sides, metrics=[metric.name], centre=lambda _: centre)
 
 
 def _values(metric: Metric, truth: cases.Matrix, prediction: cases.Matrix) -> np.ndarray:
@@ -112,7 +113,9 @@ def description_says_what_it_means(metric: Metric) -> None:
 
 def truth_may_be_shared(metric: Metric) -> None:
     """A prepared truth scores as one that is read anew, also the second time."""
-    prepared = prepare(compare.annotated(_screen(metric, "truth")))
+    truth = _screen(metric, "truth")
+    centre = np.zeros(truth.X.shape[1])
+    prepared = prepare(compare.annotated(truth), centre=lambda _: centre)
     for name in ("exchanged", "prediction"):
         found = score(prepared, compare.annotated(_screen(metric, name)), metrics=[metric.name])
         np.testing.assert_array_equal(found.frame["value"], _named(metric, name))

@@ -299,7 +299,8 @@ def test_a_file_of_a_shipped_model_that_only_moved_is_no_edit(
     before = code_of_model("ridge")
     old, new = "harness.models.features", "harness.models.vectors"
     replace_file(new, text_of(old))
-    for module in ("harness.models.ridge", "harness.models.residuals"):
+    users = ("ridge", "residuals", "feature_regression")
+    for module in (f"harness.models.{name}" for name in users):
         replace_file(module, text_of(module).replace(f"from {old} import", f"from {new} import"))
     assert new in source_files(base.model_class("ridge"))
     assert old not in source_files(base.model_class("ridge"))

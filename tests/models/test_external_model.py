@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,7 +190,8 @@ def test_rows_may_come_in_any_order_but_all_of_them(tmp_path: Path, task: Task, 
     first = task.queries()[0]
     if fault == "one_cell_short":
         said = (
-            rf"mine, prediction for '{first.perturbation}' in '{first.context}': found 7 cells "
+            rf"mine, prediction for '{re.escape(first.perturbation)}' in '{first.context}': "
+            "found 7 cells "
             rf"expected 8\. 1 of {len(task.queries())} queries"
         )
         with pytest.raises(ModelError, match=said):

@@ -103,10 +103,9 @@ def test_the_ceiling_leads_where_real_cells_matter(
     frame = compare(inline(job)).frame.set_index("model")
     assert frame["combined"].idxmax() == "replicate"
     others = frame[frame.index != "replicate"]
-    metric = "discrimination_score_l1"
-    assert frame.loc["replicate", f"{metric}_low"] > others[metric].max()
-    # One half of the cells predicts the other here, while models have all cells as their truth.
-    assert frame.loc["replicate", "overlap_at_N"] > others["overlap_at_N"].max()
+    # By the mean: one half of the cells predicts the other, while models have all as their truth.
+    for metric in ("overlap_at_N", "discrimination_score_l1"):
+        assert frame.loc["replicate", metric] > others[metric].max()
 
 
 @pytest.mark.parametrize("job", JOBS)
