@@ -25,7 +25,7 @@ test: install
 
 # By hand: storms of lost workers and nodes, drivers killed at ten moments, simulations of intervals with many repetitions.
 test-long: install
-	CHAOS_MOMENTS=10 SIMULATIONS=1000 $(BIN)/python -m pytest -m 'long or not long' tests/chaos tests/analysis/test_statistics.py
+	CHAOS_MOMENTS=10 SIMULATIONS=1000 $(BIN)/python -m pytest -m 'long or not long' tests/chaos tests/analysis/test_statistics.py tests/runs/test_exact_profile.py
 
 lint: install
 	$(BIN)/ruff check .

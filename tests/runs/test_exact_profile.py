@@ -134,16 +134,20 @@ def overlap(scores: pd.Series[float]) -> float:
 @pytest.fixture(
     scope="module",
     params=[
-        "sim:tiny",
-        pytest.param("sim:small", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
-        "papalexi21",
+        pytest.param(("sim:tiny", SUITES), id="tiny"),
+        pytest.param(
+            ("sim:small", SUITES), id="small", marks=[pytest.mark.long, pytest.mark.timeout(1200)]
+        ),
+        # Few pairs of papalexi21 have ten genes that respond, as vcc2026 asks.
+        pytest.param(("papalexi21", SUITES[:2]), id="papalexi21"),
+        pytest.param(("papalexi21", SUITES[2:3]), id="papalexi21_cells", marks=pytest.mark.long),
     ],
 )
 def bench(request: pytest.FixtureRequest, data_file: Callable[[str], Path]) -> Bench:
-    if not request.param.startswith("sim:"):
-        data_file(f"{request.param}.h5ad")
-    # Cells are counts in all three, and few pairs of papalexi21 have ten genes that respond.
-    return Bench(request.param, SUITES if request.param != "papalexi21" else SUITES[:3])
+    dataset, suites = request.param
+    if not dataset.startswith("sim:"):
+        data_file(f"{dataset}.h5ad")
+    return Bench(dataset, suites)
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +156,15 @@ def exact(bench: Bench) -> pd.Series[float]:
 
 
 def test_an_exact_profile_has_no_error_of_the_mean(exact: pd.Series[float]) -> None:
-    assert exact.loc["vcc2025:mae"].max() < 1e-6
+    errors = exact[exact.index.get_level_values(0).str.endswith((":mae", ":wmse"))]
+    assert errors.max() < 1e-6
 
 
 def test_an_exact_profile_gets_the_de_score_of_a_replicate(
     bench: Bench, exact: pd.Series[float]
 ) -> None:
+    if "vcc2025" not in bench.suites:
+        pytest.skip("the DE score is of another suite")
     replicate = overlap(bench.replicate())
     assert replicate > 0.05
     assert overlap(exact) > 0.8 * replicate
