@@ -41,7 +41,7 @@ def is_file(annotation: Any, value: Any) -> bool:
 
 
 def choices(annotation: Any) -> tuple[str, ...]:
-    """List the fixed choices that a parameter has besides a file."""
+    """List the fixed values that a parameter accepts in place of a file."""
     if get_origin(annotation) is Literal:
         return tuple(value for value in get_args(annotation) if isinstance(value, str))
     if get_origin(annotation) is Annotated:

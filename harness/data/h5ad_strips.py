@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,7 @@ def open_strips(
     return cells if cells.survey() else None
 
 
-class StripCells:
+class StripCells(ABC):
     """Cells whose values stay in their file; implements `harness.data.cells.Cells`.
 
     Parameters
@@ -186,13 +187,13 @@ class StripCells:
         """Look over the file once; False where the entries of some row are not in order."""
         return True
 
+    @abstractmethod
     def take(self, rows: np.ndarray) -> Any:
         """Return all genes of some cells: (len(rows), n_genes), dense or CSR."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gene_block(self, start: int, stop: int) -> Any:
         """Return the genes from `start` to `stop` of all cells: (n_cells, width), dense or CSC."""
-        raise NotImplementedError
 
     def library_sizes(self) -> np.ndarray:
         """Return the total count of each cell over all genes: (n_cells,) float64."""

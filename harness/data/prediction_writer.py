@@ -6,6 +6,7 @@ that is a `ModelError` that names model and query, raised before anything of it 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -50,7 +51,7 @@ class PredictedCells(Protocol):
         """The cells: (n_cells, n_genes), log1p scale."""
 
 
-class PredictionCollector:
+class PredictionCollector(ABC):
     """Takes predictions in the order of the queries; they are of use after `publish` only.
 
     Use as a context manager: what is left without `publish` leaves nothing behind. Where the cells
@@ -78,9 +79,9 @@ class PredictionCollector:
         self._places = {(q.perturbation, q.context): i for i, q in enumerate(self.queries)}
         self._answered = 0
 
+    @abstractmethod
     def keep(self, cells: np.ndarray) -> None:
         """Take a copy of the cells that answer the next query."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

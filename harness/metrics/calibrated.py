@@ -222,7 +222,7 @@ def _from_centre(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_centre(centred: np.ndarray) -> np.ndarray:
-    """Tell which predictions are the reference mean itself, but for rounding."""
+    """Find pairs where no gene of a centred prediction exceeds `NO_EFFECT`: (n_pairs,) bool."""
     same: np.ndarray = np.abs(centred).max(axis=-1, initial=0.0) <= NO_EFFECT
     return same
 

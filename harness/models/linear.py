@@ -122,9 +122,9 @@ class _Equations:
         return np.array([((residuals - one) ** 2).sum() for one in predicted])
 
     def _known(self, train: TrainView, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the pairs that have targets do beyond the mean effect, and P.
+        """Compute residuals and P of the pairs that have targets: (n, n_genes) and (n, rank).
 
-        (n, n_genes) and (n, rank).
+        A residual is a pair's effect less the mean effect of its context, on the log1p scale.
         """
         found = [pair for pair in pairs if train.targets(pair.perturbation)]
         residuals = [train.effect(*pair) - self.means.of(pair.context) for pair in found]

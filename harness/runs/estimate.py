@@ -52,7 +52,7 @@ def changed_code(plan: Plan) -> list[str]:
 
 
 def older_defaults(plan: Plan) -> list[str]:
-    """Return what the run folder has of the job's trials under defaults of earlier versions.
+    """Count finished trials that differ from missing ones by a default of an earlier version.
 
     Since then profiles become cells by another step, and splits deal by another rule: both are part
     of a trial's id, so such trials are missing now.

@@ -189,12 +189,9 @@ def test_a_perturbation_named_like_the_control_is_refused(tmp_path: Path, task: 
 def test_rows_may_come_in_any_order_but_all_of_them(tmp_path: Path, task: Task, fault: str) -> None:
     first = task.queries()[0]
     if fault == "one_cell_short":
-        said = (
-            rf"mine, prediction for '{re.escape(first.perturbation)}' in '{first.context}': "
-            "found 7 cells "
-            rf"expected 8\. 1 of {len(task.queries())} queries"
-        )
-        with pytest.raises(ModelError, match=said):
+        query = f"mine, prediction for '{first.perturbation}' in '{first.context}'"
+        said = f"{query}: found 7 cells expected 8. 1 of {len(task.queries())} queries"
+        with pytest.raises(ModelError, match=re.escape(said)):
             answers(model(tmp_path, fault), task)
         return
     mixed, plain = answers(model(tmp_path, fault), task), answers(model(tmp_path), task)

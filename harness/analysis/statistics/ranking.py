@@ -239,7 +239,7 @@ def tau(ranking: Floats, other: Floats) -> float:
 
 
 def stability(ranking: Floats, others: Floats, level: float = 0.95) -> Stability:
-    """Return how much `others` (n_others, n) agree with a ranking (n,)."""
+    """Compute Kendall's τ of a ranking (n,) with each of `others` (n_others, n)."""
     if len(ranking) < 2:
         return Stability(np.nan, np.nan, np.nan, 0, "fewer than two settings")
     step = -(-len(others) // DRAWS) or 1

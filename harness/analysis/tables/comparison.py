@@ -160,7 +160,7 @@ def _sections(table: Table, doubted: frozenset[str] = frozenset()) -> Iterator[S
         columns = {"model": model_cells(part)}
         ranked = part[part["role"] != "ceiling"]
         if part["combined"].notna().any():
-            # Nobody is best at not beating the baseline.
+            # No model is marked as the best where none beats the baseline.
             best = max(ranked["combined"].max(), 1e-12)
             columns["combined ↑"] = estimate_cells(
                 Column.of(part, "combined"),

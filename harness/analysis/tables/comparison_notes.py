@@ -49,7 +49,7 @@ def _where(block: Block, summaries: Sequence[Summary]) -> str:
 
 
 def _combined(scope: Scope, summaries: Sequence[Summary]) -> Iterator[str]:
-    """Yield how the combined score is made, and why there is none where there is none."""
+    """Write the note on the combined score: its formula, or the reason why it is missing."""
     suite, baseline = scope.suite, scope.baseline
     declared = registered_suites().get(suite)
     if declared is not None and declared.anchored:
@@ -80,7 +80,7 @@ def _combined(scope: Scope, summaries: Sequence[Summary]) -> Iterator[str]:
 
 
 def _between(summaries: Sequence[Summary]) -> Iterator[str]:
-    """Yield how the score between anchors is made, and why a block has none."""
+    """Write the notes on the score between anchors: its formula, and why blocks lack it."""
     for block in (summary.block for summary in summaries):
         if block.ends is None:
             why = block.no_ends or "not all of its members were scored"
@@ -121,7 +121,7 @@ def _signs(summaries: Sequence[Summary]) -> Iterator[str]:
 
 
 def _unlike(summary: Summary) -> Iterator[str]:
-    """Say which settings lack pairs, and where an interval is missing or not to be trusted."""
+    """Write notes on settings that lack pairs, and on intervals that are missing or too narrow."""
     block, n_pairs = summary.block, len(summary.block.pairs)
     lacking = [
         f"{setting.title} ({scored} of {n_pairs})"

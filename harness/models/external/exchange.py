@@ -226,7 +226,7 @@ def _answers(
             if output.holds == "profiles":
                 yield Prediction(queries[due], profile=rows[0].astype(np.float64))
             else:
-                # Whole numbers stay what they are: no log1p values, as whoever checks them says.
+                # Whole numbers stay whole, so that the check of log1p values refuses them.
                 floats = np.issubdtype(rows.dtype, np.floating)
                 yield Prediction(queries[due], cells=rows.astype(np.float32) if floats else rows)
             due += 1

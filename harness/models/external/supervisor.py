@@ -7,8 +7,8 @@ because the harness was killed, a trial was cancelled or a time limit passed, it
 with all that it started, gently at first, and then itself. It does the same when the program ends
 on its own.
 
-It is two processes. Whoever ends a worker may kill its children, as Ray does, and with the
-supervisor the program would be without one: so the child forks, and its own child, in a session of
+It is two processes. Ray kills the children of a worker that it ends, and a killed supervisor
+could not end the program: so the child forks, and its own child, in a session of
 its own, supervises. The first waits for it, and ends what is left where that one is killed.
 
 A script, not a module that is imported: it must start quickly and needs psutil alone.
@@ -87,7 +87,7 @@ def _end_with_the_harness(order: dict[str, Any]) -> None:
 
 
 def _end(order: dict[str, Any]) -> None:
-    """End all that the program started, once, whoever of the two threads is first."""
+    """End all that the program started; the second of two threads that call it does nothing."""
     with _ENDING:
         if order.get("ended"):
             return
