@@ -80,14 +80,20 @@ class ControlQuantiles:
     Parameters
     ----------
     controls
-        (n_controls, n_genes) float32 log1p values of at least 0, in the order in which cells are
-        taken: n cells are made from the first n controls, again from the first where there are
-        fewer.
+        (n_controls, n_genes) float32 log1p values of at least 0.
+    order
+        (n_controls,) the order in which cells are taken: n cells are made from the first n
+        controls, again from the first where there are fewer. None: as they stand.
     threads
         How many threads share the genes; the result does not depend on it.
     """
 
-    def __init__(self, controls: np.ndarray, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        controls: np.ndarray,
+        threads: int | None = None,
+        order: np.ndarray | None = None,
+    ) -> None:
         self.n_controls, self.n_genes = controls.shape
         self._threads = threads or available_threads()
         small = np.uint16 if self.n_controls <= np.iinfo(np.uint16).max else np.uint32
@@ -99,9 +105,9 @@ class ControlQuantiles:
 
         def fit(first: int) -> None:
             genes = slice(first, first + _WIDTH)
-            columns = np.ascontiguousarray(controls[:, genes].T)
-            order, levels, moments = self._order[genes], self._levels[genes], self._moments[genes]
-            _fit(columns, first, unit, order, levels, moments)
+            some = controls[:, genes] if order is None else controls[order, genes]
+            levels, moments = self._levels[genes], self._moments[genes]
+            _fit(np.ascontiguousarray(some.T), first, unit, self._order[genes], levels, moments)
             _tabulate(levels, moments, _FOLDS, _quantile_table(), self._means[genes])
 
         in_threads(fit, range(0, self.n_genes, _WIDTH), self._threads)

@@ -126,4 +126,4 @@ class _Pool:
     def _in_order(self, context: str) -> ControlQuantiles:
         controls = self._drawn(context)
         order = np.random.default_rng(0).permutation(len(controls))
-        return ControlQuantiles(controls[order], self._threads)
+        return ControlQuantiles(controls, self._threads, order)

@@ -109,6 +109,15 @@ def test_what_is_not_finite_stays_so_in_all_cells_of_the_gene() -> None:
     assert np.isposinf(cells[:, 2]).all()
 
 
+def test_an_order_is_that_of_controls_put_into_it(rng: np.random.Generator) -> None:
+    controls, order = poisson_controls(rng, 30), rng.permutation(30)
+    profile = controls.mean(axis=0) * 2
+    np.testing.assert_array_equal(
+        ControlQuantiles(controls, order=order).cells(profile, 17),
+        ControlQuantiles(controls[order]).cells(profile, 17),
+    )
+
+
 def test_the_number_of_threads_changes_nothing(rng: np.random.Generator) -> None:
     controls = np.tile(poisson_controls(rng, 30), (1, 20))
     profile = controls.mean(axis=0) * 2
